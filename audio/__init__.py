@@ -1,0 +1,1 @@
+"""Speech separation, enhancement and audio classification.."""

@@ -1,0 +1,83 @@
+"""Callbacks every run has: checkpoints in the run folder, pictures, and what the data looks like before training."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from .data import DataModule
+from .metrics_file import read_metrics
+from .pictures import learning_curves
+from .task import Task, count_parameters
+
+
+class Checkpoint(ModelCheckpoint):
+    """Keeps one checkpoint, `<run folder>/checkpoints/<name>.ckpt`, written at the end of an epoch.
+
+    Args:
+        name: of the file; `best` and `last` are what the commands look for.
+        monitor: metric that decides whether an epoch is the best so far, e.g. "val/accuracy"; None writes every time.
+        mode: whether "min" or "max" of it is best.
+        every_n_epochs: how often to look.
+    """
+
+    def __init__(
+        self, name: str, monitor: str | None = None, mode: Literal["min", "max"] = "min", every_n_epochs: int = 1
+    ) -> None:
+        super().__init__(
+            filename=name,
+            monitor=monitor,
+            mode=mode,
+            every_n_epochs=every_n_epochs,
+            enable_version_counter=False,
+            # After validation and after the epoch is counted: a resumed run starts with the next one.
+            save_on_train_epoch_end=True,
+        )
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+
+class Introduction(Callback):
+    """Says before training what was understood of the data and how large the model is."""
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        console = Console()
+        if isinstance(trainer.datamodule, DataModule):
+            console.print(trainer.datamodule.table())
+        console.print(f"{type(pl_module).__name__}: {count_parameters(pl_module) / 1e6:.2f} M parameters")
+
+
+class Pictures(Callback):
+    """Writes the task's pictures of the test, and the learning curves, into `<run folder>/pictures/` and the loggers."""
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not isinstance(pl_module, Task):
+            return
+        folder = Path(trainer.default_root_dir) / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        figures = dict(pl_module.pictures())
+        if rows := read_metrics(folder.parent / "metrics.csv"):
+            figures |= {"learning_curves": learning_curves(rows)}
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+            for logger in trainer.loggers:
+                _show(logger, name, figure, folder / f"{name}.png", trainer.global_step)
+
+
+def _show(logger: Any, name: str, figure: Any, path: Path, step: int) -> None:
+    """Hands a picture to a logger that can show one; metrics.csv cannot."""
+    kind = type(logger).__name__
+    if kind == "TensorBoardLogger":
+        logger.experiment.add_figure(f"test/{name}", figure, step)
+    elif kind == "WandbLogger":
+        logger.log_image(key=f"test/{name}", images=[str(path)], step=step)
+    elif kind == "MLFlowLogger":
+        logger.experiment.log_artifact(logger.run_id, str(path), "pictures")

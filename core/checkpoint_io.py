@@ -1,0 +1,58 @@
+"""Checkpoints that are either whole or not there: written beside their target, flushed, then renamed."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from .errors import QuintetError
+from .pretrained import read_checkpoint
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint atomically and reads it with `weights_only=True`.
+
+    A full disk or a kill in the middle of writing leaves the previous file of that name as it was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if storage_options is not None:
+            raise TypeError("AtomicCheckpointIO takes no storage_options")
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder: a rename is atomic only within one file system.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            # torch reports a failed write as a RuntimeError of its zip writer, raised while the OSError is handled.
+            if isinstance(error, OSError | RuntimeError):
+                kept = f"; the previous {path.name} is intact" if path.exists() else ""
+                reason = _os_error(error)
+                raise QuintetError(
+                    f"cannot write {path} ({reason}){kept}; free space and resume with ckpt_path=last"
+                ) from error
+            raise
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
+        return read_checkpoint(path)
+
+
+def _os_error(error: BaseException | None) -> str:
+    """What the operating system said, looked for along the chain of causes."""
+    first = error
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.strerror or str(error)
+        error = error.__cause__ or error.__context__
+    return str(first).splitlines()[0]

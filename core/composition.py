@@ -1,0 +1,263 @@
+"""From what was typed to what is built: Hydra composes, `_target_` nodes become class_path/init_args, options are checked.
+
+Hydra's grammar is kept whole, with one kindness: `model.label_smoothing=0.1` needs no `+` where the file does not
+list the argument, because every name is checked against the constructor it goes to.
+"""
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from jsonargparse import Namespace
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from .errors import QuintetError, nearest
+
+CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
+RUN = "{run}"  # stands for the run folder until it is known
+
+
+def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
+    """Composes config.yaml with overrides in Hydra's grammar. Raises QuintetError in one or two lines.
+
+    Args:
+        overrides: `experiment=vision/digits`, `model.lr=1e-3`, `trainer=gpu`, ...
+        config_dir: the user's own folder of groups, searched before the packaged ones.
+    """
+    overrides = [forced(override) for override in overrides]
+    outer = GlobalHydra.instance().hydra  # set while a sweep runs
+    GlobalHydra.instance().clear()
+    try:
+        with search_first(config_dir), initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+            return hydra_compose("config", overrides=overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise QuintetError(_readable(error, config_dir)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+class UserFolder(SearchPathPlugin):
+    """Puts the user's own folder of configurations before the packaged one."""
+
+    folder: ClassVar[Path | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if self.folder:
+            search_path.prepend("user", f"file://{self.folder}")
+
+
+@contextmanager
+def search_first(config_dir: str | None) -> Iterator[None]:
+    """While it lasts, Hydra looks in the user's folder first. Raises QuintetError where there is no such folder."""
+    folder = Path(config_dir).expanduser().resolve() if config_dir else None
+    if folder and not folder.is_dir():
+        raise QuintetError(f"--config-dir: no folder {config_dir}")
+    Plugins.instance().register(UserFolder)
+    before, UserFolder.folder = UserFolder.folder, folder
+    try:
+        yield
+    finally:
+        UserFolder.folder = before
+
+
+def forced(override: str) -> str:
+    """An override of a value with `++` before it, so that a key the file does not list is taken too."""
+    key = override.split("=", 1)[0]
+    return (
+        f"++{override}"
+        if "=" in override and re.fullmatch(r"[\w-]+(\.[\w-]+)+", key) and key[:6] != "hydra."
+        else override
+    )
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The composed configuration as plain data, interpolations resolved. Raises QuintetError for a value still missing."""
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = str(error).split("\n")[0].rsplit(" ", 1)[-1]
+        key = error.full_key or key
+        raise QuintetError(f"{key} is needed: add {key}=VALUE") from error
+    except OmegaConfBaseException as error:
+        raise QuintetError(_readable(error, None)) from error
+
+
+def split_values(overrides: Sequence[str], nodes: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes the value overrides of `nodes` ("model.lr=...", "data.root=...") out of a list; returns the rest and them."""
+    rest, values = [], {}
+    for override in overrides:
+        key = override.lstrip("+").split("=", 1)[0]
+        if "=" in override and key.split(".")[0] in nodes and "." in key:
+            try:
+                values[key] = OverridesParser.create().parse_override(override).value()
+            except HydraException as error:
+                raise QuintetError(_readable(error, None)) from error
+        else:
+            rest.append(override)
+    return rest, values
+
+
+def set_value(config: dict[str, Any], key: str, value: Any) -> None:
+    """Sets `model.backbone.dim` in a class_path/init_args tree."""
+    node = config
+    *parents, name = key.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if "class_path" in node:
+            node = node.setdefault("init_args", {})
+    node[name] = value
+
+
+def class_path_form(node: Any) -> Any:
+    """Turns Hydra's `_target_` trees, and what checkpoints describe, into jsonargparse's class_path/init_args."""
+    if isinstance(node, list):
+        return [class_path_form(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "_target_" in node:
+        arguments = {
+            key: class_path_form(value)
+            for key, value in node.items()
+            if key not in ("_target_", "_partial_", "_convert_", "_recursive_")
+        }
+        return {"class_path": node["_target_"], "init_args": arguments}
+    if "class_path" in node:
+        return {"class_path": node["class_path"], "init_args": class_path_form(node.get("init_args", {}))}
+    if set(node) == {"function"}:
+        return node["function"]
+    return {key: class_path_form(value) for key, value in node.items()}
+
+
+def substitute_run(node: Any, run: Path) -> Any:
+    """Puts the run folder where a parsed configuration says `{run}`."""
+    if isinstance(node, str):
+        return node.replace(RUN, str(run))
+    if isinstance(node, Namespace):
+        return Namespace(**{key: substitute_run(value, run) for key, value in vars(node).items()})
+    if isinstance(node, dict):
+        return {key: substitute_run(value, run) for key, value in node.items()}
+    if isinstance(node, list):
+        return [substitute_run(value, run) for value in node]
+    return node
+
+
+def check_options(node: Any, path: str) -> None:
+    """Raises QuintetError for a class that does not exist or an argument its constructor does not take."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            check_options(item, f"{path}[{index}]")
+    elif isinstance(node, Mapping) and "class_path" in node:
+        check_arguments(import_class(node["class_path"], path), node.get("init_args", {}), path)
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            check_options(value, f"{path}.{key}")
+
+
+def check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> None:
+    """Raises QuintetError for an argument that the constructor of `target`, or of a class below, does not take."""
+    accepted = set(_arguments(target))
+    for name, value in arguments.items():
+        if accepted and name not in accepted:
+            raise QuintetError(f"{path}.{name}: {target.__name__} has no option '{name}'; {nearest(name, accepted)}")
+        check_options(value, f"{path}.{name}")
+
+
+def config_names(group: str, config_dir: str | None = None) -> list[str]:
+    """Choices of a configuration group, e.g. `experiment`: packaged ones and those of the user's folder."""
+    names = set()
+    for folder in filter(None, (CONFIG_FOLDER, config_dir and Path(config_dir))):
+        root = Path(folder) / group
+        names |= {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml")}
+    return sorted(names)
+
+
+def config_summary(group: str, name: str, config_dir: str | None = None) -> str:
+    """The first comment of a configuration file that is not Hydra's, which says what it is."""
+    for folder in filter(None, (config_dir and Path(config_dir), CONFIG_FOLDER)):
+        path = Path(folder) / group / f"{name}.yaml"
+        if path.is_file():
+            comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
+            return next((comment for comment in comments if not comment.startswith("@")), "")
+    return ""
+
+
+def group_names(config_dir: str | None = None) -> list[str]:
+    """Every group that an override can choose from, e.g. `trainer`, `model/mixer`."""
+    folders = filter(None, (CONFIG_FOLDER, config_dir and Path(config_dir)))
+    return sorted(
+        {str(path.parent.relative_to(folder)) for folder in folders for path in Path(folder).rglob("*.yaml")} - {"."}
+    )
+
+
+def import_class(class_path: str, where: str) -> Any:
+    """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it was asked for."""
+    module_path, _, name = class_path.rpartition(".")
+    if not module_path:
+        return None  # a bare class name: jsonargparse finds it among the subclasses of the argument's type
+    try:
+        module = importlib.import_module(module_path)
+    except ImportError as error:
+        raise QuintetError(f"{where}: cannot import {module_path} for {class_path}: {error}") from error
+    if not hasattr(module, name):
+        raise QuintetError(
+            f"{where}: {module_path} has no {name}; {nearest(name, [n for n in dir(module) if n[0] != '_'])}"
+        )
+    return getattr(module, name)
+
+
+def _arguments(target: Any) -> Iterator[str]:
+    """Names a constructor takes, those of its bases too where it passes `**kwargs` on; nothing where any name goes."""
+    constructors = (
+        [base.__init__ for base in target.__mro__ if "__init__" in base.__dict__]
+        if inspect.isclass(target)
+        else [target]
+    )
+    for constructor in filter(inspect.isroutine, constructors):
+        parameters = inspect.signature(constructor).parameters.values()
+        yield from (
+            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
+        )
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return
+
+
+def _readable(error: Exception, config_dir: str | None) -> str:
+    """The one line of a Hydra or OmegaConf error that matters, with the nearest valid choices."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return f"cannot read '{error.override.lstrip('+')}': {text.splitlines()[0]}"
+    if found := re.search(r"In '.*': Could not find '([^']+)'|Could not find '([^']+)'", text):
+        missing = (found[1] or found[2]).removesuffix(".yaml")
+        group = max((name for name in group_names(config_dir) if missing.startswith(f"{name}/")), key=len, default="")
+        group = group.split("/")[0] if group.split("/")[0] in ("experiment", "data") else group
+        if group:
+            choice = missing.removeprefix(f"{group}/")
+            return f"no {group} is called '{choice}'; {nearest(choice, config_names(group, config_dir))}"
+        top = missing.split("/")[0]
+        choice = missing.split("/", 1)[-1]
+        return f"no {top} is called '{choice}'; {nearest(choice, config_names(top, config_dir))}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1].split("@")[0]
+        if "No match in the defaults list" in text and "/" in key and key in group_names(config_dir):
+            return f"{key} cannot be chosen here: nothing in this experiment uses it"
+        known = [*group_names(config_dir), "name", "run_dir", "ckpt_path", "trust", "seed", "monitor", "monitor_mode"]
+        return f"no option is called '{key}'; {nearest(key, known)}"
+    lines = [
+        line.strip()
+        for line in text.splitlines()
+        if line.strip() and not line.strip().startswith(("full_key", "object_type", "See "))
+    ]
+    return " ".join(lines[:2])

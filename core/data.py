@@ -1,0 +1,178 @@
+"""The data module all domains share: seeded order, seeded augmentation, and a description of what was found.
+
+Randomness is a function of (seed, epoch, sample), never of the process that happens to draw it: an interrupted run that
+resumes, another number of workers and another number of devices see the same augmented samples.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from rich.table import Table
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from .described import Described
+from .errors import QuintetError
+
+STAGES = ("train", "val", "test", "predict")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Asks a dataset for sample `index`, with `seed` for whatever is random about it."""
+
+    index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with the user's data: where it is, what it is, and what to do about it."""
+
+    where: str
+    what: str
+    remedy: str
+
+
+class SeededSampler(DistributedSampler):
+    """Order of the training samples for one epoch, as `Draw`s, split over the processes of a distributed run."""
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        seeds = torch.randint(2**62, (len(self.dataset),), generator=generator).tolist()
+        return (Draw(index, seeds[index]) for index in super().__iter__())
+
+
+class Augmented(Dataset):
+    """A dataset whose samples pass through a random `transform`, seeded for each draw."""
+
+    def __init__(self, dataset: Dataset, transform: Callable[[Any], Any]) -> None:
+        self.dataset = dataset
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw | int) -> Any:
+        if not isinstance(draw, Draw):
+            draw = Draw(draw, draw)
+        sample = self.dataset[draw.index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw.seed)
+            return self.transform(sample)
+
+
+class DataModule(Described, L.LightningDataModule):
+    """Base of every domain's data: reads the user's files in `prepare`, hands out loaders, describes what it found.
+
+    A domain's data module sets `self.datasets[stage]` in `prepare(stages)` for the stages it can serve, and answers
+    `description()` (a dataclass that travels in the checkpoint) and `table()` (what a person reads before training).
+
+    Args:
+        batch_size: samples in a batch.
+        num_workers: processes that read data; 0 reads in the training process.
+        seed: seed of the splits, the order and the augmentation.
+    """
+
+    def __init__(self, *, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise QuintetError(f"batch_size is {batch_size}; give at least 1")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.datasets: dict[str, Dataset] = {}
+        self._described: Any = None
+
+    def prepare(self, stages: tuple[str, ...]) -> None:
+        """Fills `self.datasets` for each of `stages` ("train", "val", "test", "predict")."""
+        raise NotImplementedError
+
+    def description(self) -> Any:
+        """What a task must know of the data (classes, sizes, statistics), as a dataclass of plain values."""
+        raise NotImplementedError
+
+    def table(self) -> Table:
+        """What was understood of the user's files: counts, shapes, classes, problems."""
+        raise NotImplementedError
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a file or folder of the user's looks like this kind of data, for `quintet inspect`."""
+        return False
+
+    def faults(self) -> list[Fault]:
+        """Everything wrong with the data, where `setup` would stop at the first."""
+        return []
+
+    def adopt(self, description: Any) -> None:
+        """Takes over the description of a checkpoint, so that new files are read the way the model was trained."""
+        self._described = description
+
+    def setup(self, stage: str | None = None) -> None:
+        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+        wanted = stages.get(stage, ("train", "val", "test"))
+        if missing := tuple(name for name in wanted if name not in self.datasets):
+            self.prepare(missing)
+
+    def collate(self) -> Callable | None:
+        """How samples become a batch; None for torch's default."""
+        return None
+
+    def train_dataloader(self) -> DataLoader:
+        dataset = self._dataset("train")
+        # Under a distributed strategy each process sees its own share; alone it sees all.
+        trainer = self.trainer
+        sampler = SeededSampler(
+            dataset,
+            num_replicas=trainer.world_size if trainer else 1,
+            rank=trainer.global_rank if trainer else 0,
+            shuffle=True,
+            seed=self.seed,
+        )
+        # A resumed run draws its first order before Lightning tells the sampler which epoch it is.
+        sampler.set_epoch(trainer.current_epoch if trainer else 0)
+        # A last batch of one sample breaks batch normalization; dropping it is made up for by reshuffling each epoch.
+        drop_last = len(sampler) > self.batch_size
+        return self._loader(dataset, sampler=sampler, drop_last=drop_last)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("predict")
+
+    def _evaluation_loader(self, stage: str) -> DataLoader:
+        dataset = self._dataset(stage)
+        if self.trainer is None or self.trainer.world_size == 1:
+            return self._loader(dataset)
+        # Torch's own sampler repeats samples to fill up the last batch, and the metrics would count them twice.
+        sampler = UnrepeatedDistributedSampler(
+            dataset, num_replicas=self.trainer.world_size, rank=self.trainer.global_rank, shuffle=False
+        )
+        return self._loader(dataset, sampler=sampler)
+
+    def _dataset(self, stage: str) -> Dataset:
+        if stage not in self.datasets:
+            raise QuintetError(
+                f"{type(self).__name__} has no {stage} data; it has: {', '.join(self.datasets) or 'none'}"
+            )
+        return self.datasets[stage]
+
+    def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=self.collate(),
+            **arguments,
+        )

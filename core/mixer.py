@@ -1,0 +1,110 @@
+"""The contract of a mixer, the part of a block that moves information between tokens, and what all mixers share.
+
+Tokens keep the shape of their grid, channels last: a sequence is (batch, time, dim), an image (batch, height, width,
+dim), a volume (batch, depth, height, width, dim), padded graph nodes (batch, nodes, dim) with a mask.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from .errors import QuintetError
+
+
+class Mixer(nn.Module):
+    """Moves information between the tokens of a grid; shape in, same shape out.
+
+    A subclass is constructible as `SomeMixer(dim)`, sets `dim`, calls `check_tokens` first, and keeps four promises
+    that tests/core/test_mixers.py holds every registered mixer to: what stands at masked tokens, even NaN, changes nothing;
+    the output at masked tokens is zero; samples of a batch do not see each other; the input is not written to.
+    A mechanism that only knows sequences flattens the grid itself with `flatten_grid` and says {1, 2, 3}.
+
+    Attributes (a class attribute is the default, an instance whose arguments change it sets its own):
+        grid_ranks: numbers of grid axes the mixer takes.
+        causal: a token sees only tokens before it in raster order, and itself.
+        subquadratic: cost grows slower than the square of the number of tokens.
+        streaming: has `scan` and `step`, which carry a state along a sequence.
+        padding_invariant: masked tokens appended at the end of the first grid axis change nothing at real tokens.
+        variants: constructor arguments of further configurations the property tests run.
+    """
+
+    grid_ranks: frozenset[int] = frozenset({1, 2, 3})
+    causal: bool = False
+    subquadratic: ClassVar[bool] = False
+    streaming: bool = False
+    padding_invariant: bool = True
+    variants: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    dim: int
+
+    def forward(
+        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
+    ) -> Float[Tensor, "batch *grid dim"]:
+        """Mixes the tokens of `x`; `mask` is True where a token is real."""
+        raise NotImplementedError
+
+    def scan(
+        self, x: Float[Tensor, "batch time dim"], state: Any = None
+    ) -> tuple[Float[Tensor, "batch time dim"], Any]:
+        """Mixes a stretch of a sequence given the state before it; returns the output and the state after it (fp32)."""
+        raise QuintetError(f"this {type(self).__name__} carries no state along a sequence (streaming is False)")
+
+    def step(self, x: Float[Tensor, "batch dim"], state: Any = None) -> tuple[Float[Tensor, "batch dim"], Any]:
+        """`scan` for one token."""
+        y, state = self.scan(x.unsqueeze(1), state)
+        return y.squeeze(1), state
+
+    def check_tokens(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Raises QuintetError where the rank of the grid, the width of the tokens or the shape of the mask is wrong."""
+        rank, name = x.dim() - 2, type(self).__name__
+        if rank not in self.grid_ranks:
+            layouts = " or ".join(
+                f"(batch, {', '.join(('depth', 'height', 'width')[-r:] if r > 1 else ('time',))}, {self.dim})"
+                for r in sorted(self.grid_ranks)
+            )
+            raise QuintetError(f"{name} takes tokens shaped {layouts}; got {tuple(x.shape)}")
+        if x.shape[-1] != self.dim:
+            raise QuintetError(
+                f"{name}(dim={self.dim}) got tokens of width {x.shape[-1]}, shape {tuple(x.shape)}; channels come last"
+            )
+        if mask is not None and mask.shape != x.shape[:-1]:
+            raise QuintetError(f"{name} got a mask shaped {tuple(mask.shape)}; these tokens need {tuple(x.shape[:-1])}")
+
+
+def mask_tokens(
+    x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None
+) -> Float[Tensor, "batch *grid dim"]:
+    """Zero at masked tokens, whatever stands there; `x` itself where there is no mask."""
+    return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def flatten_grid(
+    x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
+) -> tuple[Float[Tensor, "batch tokens dim"], Bool[Tensor, "batch tokens"] | None]:
+    """The tokens, and their mask, in raster order (the last grid axis runs fastest)."""
+    return x.flatten(1, -2), None if mask is None else mask.flatten(1)
+
+
+def unflatten_grid(
+    x: Float[Tensor, "batch tokens dim"], grid: torch.Size | tuple[int, ...]
+) -> Float[Tensor, "batch *grid dim"]:
+    """Undoes `flatten_grid`."""
+    return x.unflatten(1, tuple(grid))
+
+
+def resolve_num_heads(dim: int, num_heads: int | None) -> int:
+    """The number of heads: as given, or dim // 32 (at least 1), lowered to the next divisor of `dim`.
+
+    Raises QuintetError where the given number does not divide `dim`.
+    """
+    if num_heads is None:
+        return next(heads for heads in range(max(1, dim // 32), 0, -1) if dim % heads == 0)
+    if num_heads < 1 or dim % num_heads:
+        divisors = [heads for heads in range(1, dim + 1) if dim % heads == 0]
+        choices = sorted(sorted(divisors, key=lambda heads: abs(heads - num_heads))[:3])
+        raise QuintetError(
+            f"dim={dim} cannot be split into num_heads={num_heads}; nearest that can: {', '.join(map(str, choices))}"
+        )
+    return num_heads

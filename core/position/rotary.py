@@ -1,0 +1,67 @@
+"""Rotary positions for queries and keys, along each axis of the grid."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import QuintetError
+from .axial import axial_angles
+
+Layout = Literal["half", "interleaved"]
+
+
+def rotate(
+    x: Float[Tensor, "batch *grid heads head_dim"],
+    cos: Float[Tensor, "*grid 1 pairs"],
+    sin: Float[Tensor, "*grid 1 pairs"],
+    layout: Layout,
+) -> Float[Tensor, "batch *grid heads head_dim"]:
+    """Rotates the channel pairs (a, b) of `x` to (a cos - b sin, a sin + b cos)."""
+    if layout == "half":
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+
+
+class RotaryPosition(nn.Module):
+    """Rotates channel pair j of queries and keys at grid place p by the angle p_a * base^(-(j mod m) / m), a = j div m.
+
+    Scores then depend on differences of positions only. A head of 2n channels has n pairs; each of the r axes gets
+    m = floor(n / r) of them, first axis first, and pairs that remain are not rotated. Angles and products are in fp32.
+    Papers: "RoFormer", arXiv 2104.09864; axial on grids: "Rotary Position Embedding for Vision Transformer",
+    arXiv 2403.13298.
+
+    Args:
+        head_dim: width of a head, even.
+        base: ratio between the longest and the shortest wavelength.
+        layout: pairs are channels (j, j + n) for "half", (2j, 2j + 1) for "interleaved".
+
+    Raises QuintetError for an odd `head_dim` and for a grid with more axes than the head has pairs.
+    """
+
+    def __init__(self, head_dim: int, base: float = 10000.0, layout: Layout = "half") -> None:
+        super().__init__()
+        if head_dim % 2:
+            raise QuintetError(f"rotary positions need an even head_dim; got {head_dim}: change dim or num_heads")
+        self.head_dim, self.base, self.layout = head_dim, base, layout
+
+    def forward(
+        self,
+        query: Float[Tensor, "batch *grid heads head_dim"],
+        key: Float[Tensor, "batch *grid key_heads head_dim"],
+    ) -> tuple[Float[Tensor, "batch *grid heads head_dim"], Float[Tensor, "batch *grid key_heads head_dim"]]:
+        grid, pairs = tuple(query.shape[1:-2]), self.head_dim // 2
+        if len(grid) > pairs:
+            raise QuintetError(f"head_dim={self.head_dim} has fewer channel pairs than the grid {grid} has axes")
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        angles = axial_angles(grid, pairs // len(grid), self.base, query.device, dtype).flatten(-2)
+        angles = F.pad(angles, (0, pairs - angles.shape[-1])).unsqueeze(-2)
+        cos, sin = angles.cos(), angles.sin()
+        return rotate(query, cos, sin, self.layout), rotate(key, cos, sin, self.layout)
+
+    def extra_repr(self) -> str:
+        return f"{self.head_dim}, base={self.base}, layout={self.layout}"

@@ -1,0 +1,271 @@
+"""Published weights: found, verified, renamed and loaded strictly, with a report of what happened.
+
+A `Source` says where weights are, their sha256 and licence. A `Layout` says how another project names the same tensors;
+a model class lists the layouts it understands as `layouts`. Files are read with `weights_only=True` or safetensors, so
+loading never executes code. Only a head of another size (`head_keys`) is left as initialised, and the report says so.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from .errors import QuintetError, nearest
+
+StateDict = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where published weights are: an https address, or `hub:owner/name` with an optional `/file` on the hub."""
+
+    location: str
+    licence: str
+    sha256: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Another project's names for the same tensors.
+
+    Args:
+        name: whose names these are.
+        marker: regular expression that some key of such a file matches and no key of ours does.
+        renames: (pattern, replacement) pairs, applied in order to every key; an empty result drops the tensor.
+        convert: further changes to the renamed tensors that names alone cannot express.
+    """
+
+    name: str
+    marker: str
+    renames: tuple[tuple[str, str], ...]
+    convert: Callable[[StateDict], StateDict] | None = None
+
+    def matches(self, keys: Mapping[str, Tensor]) -> bool:
+        return any(re.search(self.marker, key) for key in keys)
+
+    def apply(self, state: StateDict) -> StateDict:
+        renamed = {}
+        for key, value in state.items():
+            for pattern, replacement in self.renames:
+                key = re.sub(pattern, replacement, key)
+            if key:
+                renamed[key] = value
+        return self.convert(renamed) if self.convert else renamed
+
+
+@dataclass
+class LoadReport:
+    """What loading did: every tensor of the file and of the model is accounted for."""
+
+    origin: str
+    layout: str = "quintet"
+    loaded: int = 0
+    renamed: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    reshaped: list[str] = field(default_factory=list)
+    head_replaced: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"{self.origin}: {self.loaded} tensors loaded ({self.layout} layout, {len(self.renamed)} renamed)"
+        if self.head_replaced:
+            text += f"; head of another size left as initialised: {', '.join(self.head_replaced)}"
+        return text
+
+    def problems(self) -> str:
+        parts = [
+            f"{len(found)} {what} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+            for what, found in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another shape", self.reshaped),
+            )
+            if found
+        ]
+        return "; ".join(parts)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+    """Loads a file of weights into a model, strictly, whatever known layout it is in.
+
+    Raises QuintetError when tensors are missing, unexpected or of another shape; the model is then unchanged.
+    """
+    state = read_state_dict(path)
+    own = model.state_dict()
+    report = LoadReport(origin=str(path))
+    for layout in getattr(model, "layouts", ()):
+        if layout.matches(state):
+            before = {id(value): key for key, value in state.items()}
+            state = layout.apply(state)
+            report.layout = layout.name
+            report.renamed = {
+                before[id(value)]: key for key, value in state.items() if before.get(id(value), key) != key
+            }
+            break
+    head_keys = getattr(model, "head_keys", ())
+    report.missing = [key for key in own if key not in state and key not in head_keys]
+    report.unexpected = [key for key in state if key not in own and key not in head_keys]
+    for key in list(state):
+        if key in own and state[key].shape != own[key].shape:
+            if key in head_keys:
+                report.head_replaced.append(key)
+                del state[key]
+            else:
+                shapes = f"{tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
+                report.reshaped.append(f"{key}: {shapes}")
+    report.head_replaced += [key for key in head_keys if key in own and key not in {*state, *report.head_replaced}]
+    if problems := report.problems():
+        raise QuintetError(f"{path} does not fit {type(model).__name__}: {problems}")
+    state = {key: value for key, value in state.items() if key in own}
+    model.load_state_dict(state, strict=False)
+    report.loaded = len(state)
+    return report
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """Tensors of a `.safetensors` or torch file, unwrapped from the usual containers; executes nothing from the file.
+
+    Raises QuintetError for a missing, damaged or unsafe file.
+    """
+    content = read_checkpoint(path)
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        if isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    state = {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        raise QuintetError(f"{path} holds no tensors; expected a state dict")
+    return state
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """Content of a checkpoint file, read with `weights_only=True` (or safetensors).
+
+    Raises QuintetError for a missing, damaged or unsafe file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise QuintetError(f"no file {path}; give an existing checkpoint")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        # torch says so in two quite different cases: the pickle names something unsafe, or it is no pickle at all.
+        if unsafe := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
+            raise QuintetError(
+                f"{path} was refused: it would run code ({unsafe[1]}) when loaded; ask its author for a state dict or safetensors"
+            ) from None
+        raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
+    except Exception as error:  # zip, safetensors and pickle readers raise a dozen types for a damaged file
+        raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise QuintetError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def load_pretrained(model: nn.Module, which: bool | str, sources: Mapping[str, Source], name: str = "") -> LoadReport:
+    """Loads published weights: `True` the default source, else a tag of `sources`, a local file, or `owner/name`."""
+    path = find_weights(which, sources, name)
+    return load_weights(model, path)
+
+
+def find_weights(which: bool | str, sources: Mapping[str, Source], name: str = "") -> Path:
+    """Local path of the weights that `which` names, downloaded once and verified."""
+    if which is True:
+        if not sources:
+            raise QuintetError(f"no published weights are known for '{name}'; give a file or a hub id")
+        return download(next(iter(sources.values())))
+    if which in sources:
+        return download(sources[which])
+    path = Path(str(which)).expanduser()
+    if path.is_file():
+        return path
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(which)) and not path.suffix:
+        return download(Source(f"hub:{which}", licence="see its page"))
+    raise QuintetError(f"'{which}' is neither a file, a hub id nor a tag of '{name}'; {nearest(str(which), sources)}")
+
+
+def download(source: Source) -> Path:
+    """Fetches a source into the cache (or finds it there), verifies its sha256 and returns the path.
+
+    Raises QuintetError without a network, for an address that is gone and for a checksum that differs.
+    """
+    if source.location.startswith("hub:"):
+        path = _download_from_hub(source.location.removeprefix("hub:"))
+    else:
+        path = _download_from_address(source.location)
+    if source.sha256 and (found := sha256_of(path)) != source.sha256:
+        raise QuintetError(
+            f"{path} has sha256 {found[:12]}..., expected {source.sha256[:12]}...; delete it and try again"
+        )
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `$QUINTET_CACHE`, by default `~/.cache/quintet`."""
+    return Path(os.environ.get("QUINTET_CACHE", Path.home() / ".cache" / "quintet"))
+
+
+def _download_from_hub(location: str) -> Path:
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    parts = location.split("/")
+    repository, names = "/".join(parts[:2]), ["/".join(parts[2:])]
+    if len(parts) == 2:
+        names = ["model.safetensors", "pytorch_model.bin"]
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, cache_dir=os.environ.get("QUINTET_CACHE")))
+        except EntryNotFoundError as error:
+            # The hub reports a file it cannot look up without a network as an entry that is not in the cache.
+            if "offline" in str(error).lower() or "connection" in str(error).lower():
+                raise _unreachable(f"hub:{repository}", error) from None
+        except Exception as error:  # requests, httpx, hub and OS errors: to the user they are one thing
+            raise _unreachable(f"hub:{repository}", error) from None
+    try:
+        files = HfApi().list_repo_files(repository)
+    except Exception as error:
+        raise _unreachable(f"hub:{repository}", error) from None
+    raise QuintetError(f"hub:{repository} has no file {' or '.join(names)}; {nearest(names[0], files)}")
+
+
+def _download_from_address(address: str) -> Path:
+    path = cache_folder() / "weights" / hashlib.sha256(address.encode()).hexdigest()[:8] / address.rsplit("/", 1)[-1]
+    if path.is_file():
+        return path
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise _unreachable(address, "HF_HUB_OFFLINE=1")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Writes beside the target and renames, so an interrupted download leaves nothing that looks whole.
+        torch.hub.download_url_to_file(address, str(path), progress=True)
+    except OSError as error:
+        raise _unreachable(address, error) from None
+    return path
+
+
+def _unreachable(where: str, error: object) -> QuintetError:
+    return QuintetError(
+        f"cannot reach {where} ({_first_line(error)}); fetch the file elsewhere and pass its path as pretrained=FILE"
+    )
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

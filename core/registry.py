@@ -1,0 +1,117 @@
+"""Names for models and mixers: `create_model("vision/nat_tiny")`, `list_models("vision/*")`, `create_mixer("linear", 64)`.
+
+A domain announces itself through the entry-point group `quintet.domains` (pyproject.toml), so that core imports none of
+them and another package can add its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from .errors import QuintetError, nearest
+from .mixer import Mixer
+from .pretrained import Source, load_pretrained
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model known by name: how it is built and where its published weights are."""
+
+    name: str
+    build: Callable[..., nn.Module]
+    pretrained: dict[str, Source] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        return (self.build.__doc__ or "").strip().split("\n")[0]
+
+
+_models: dict[str, ModelEntry] = {}
+_mixers: dict[str, type[Mixer]] = {}
+
+
+def register_model(name: str, pretrained: dict[str, Source] | None = None) -> Callable:
+    """Decorator: makes a builder function or class known as `domain/name`; the first source is the default."""
+
+    def decorate(build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        if name in _models:
+            raise QuintetError(f"two models want the name '{name}': {_models[name].build} and {build}")
+        _models[name] = ModelEntry(name, build, pretrained or {})
+        return build
+
+    return decorate
+
+
+def register_mixer(name: str) -> Callable[[type[Mixer]], type[Mixer]]:
+    """Class decorator: makes a mixer known by `name`; the property tests then run it."""
+
+    def decorate(mixer: type[Mixer]) -> type[Mixer]:
+        if name in _mixers:
+            raise QuintetError(f"two mixers want the name '{name}': {_mixers[name]} and {mixer}")
+        _mixers[name] = mixer
+        return mixer
+
+    return decorate
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that match a shell wildcard, e.g. `vision/nat_*`; without a slash every domain is searched."""
+    _load_domains()
+    return sorted(name for name in _models if fnmatch(name, pattern) or fnmatch(name.split("/")[-1], pattern))
+
+
+def model_entry(name: str) -> ModelEntry:
+    """The entry of a model; the domain may be left out where only one has the name. Raises QuintetError otherwise."""
+    _load_domains()
+    if name in _models:
+        return _models[name]
+    found = [known for known in _models if known.split("/")[-1] == name]
+    if len(found) == 1:
+        return _models[found[0]]
+    if found:
+        raise QuintetError(f"'{name}' names several models: {', '.join(sorted(found))}; give one in full")
+    raise QuintetError(f"no model is called '{name}'; {nearest(name, _models)}")
+
+
+def create_model(name: str, pretrained: bool | str = False, **arguments: Any) -> nn.Module:
+    """Builds a model by name, with `pretrained=True` its default published weights, or those of a tag, file or hub id.
+
+    Raises QuintetError for an unknown name and for weights that do not fit.
+    """
+    entry = model_entry(name)
+    model = entry.build(**arguments)
+    if pretrained:
+        load_pretrained(model, pretrained, entry.pretrained, name=entry.name)
+    return model
+
+
+def list_mixers(pattern: str = "*") -> list[str]:
+    """Names of the registered mixers that match a shell wildcard."""
+    _load_mixers()
+    return sorted(name for name in _mixers if fnmatch(name, pattern))
+
+
+def mixer_class(name: str) -> type[Mixer]:
+    """The class of a registered mixer. Raises QuintetError for an unknown name."""
+    _load_mixers()
+    if name not in _mixers:
+        raise QuintetError(f"no mixer is called '{name}'; {nearest(name, _mixers)}")
+    return _mixers[name]
+
+
+def create_mixer(name: str, dim: int, **arguments: Any) -> Mixer:
+    """Builds a registered mixer for tokens of width `dim`."""
+    return mixer_class(name)(dim, **arguments)
+
+
+def _load_domains() -> None:
+    for domain in entry_points(group="quintet.domains"):
+        domain.load()
+
+
+def _load_mixers() -> None:
+    from . import attention, ssm  # noqa: F401  (importing registers; at the top it would be a circle)

@@ -1,0 +1,274 @@
+"""Runs one verb: the Lightning CLI with quintet's run folder, checkpoints and closing summary."""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from . import composition
+from .checkpoint_io import AtomicCheckpointIO
+from .data import DataModule
+from .described import check_trusted
+from .errors import QuintetError
+from .pretrained import read_checkpoint
+from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
+from .task import Task, record_of, restore_description
+
+OPTIONS = ("name", "run_dir", "trust")  # what quintet adds to the Lightning CLI
+
+
+def run_composed(
+    verb: str, overrides: Sequence[str], config_dir: str | None = None, show: bool = False
+) -> "Runner | None":
+    """Composes overrides in Hydra's grammar and runs the verb; `show` prints the configuration instead."""
+    config = composed(verb, overrides, config_dir)
+    if show:
+        print(yaml.safe_dump(config, sort_keys=False), end="")
+        return None
+    return Runner(arguments={"subcommand": verb, verb: config})
+
+
+def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
+    """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself."""
+    chosen = {override.split("=", 1)[0] for override in overrides}
+    from_checkpoint = verb != "fit" and not chosen & {"experiment", "model", "data"}
+    values: dict[str, Any] = {}
+    if from_checkpoint:
+        overrides, values = composition.split_values(overrides, ("model", "data"))
+    config = composition.compose(overrides, config_dir)
+    name = config.name or next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
+    run_dir, config.run_dir = config.run_dir, composition.RUN
+    tree = composition.plain(config)
+    if verb != "fit" and not tree["ckpt_path"]:
+        raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
+    if from_checkpoint:
+        path = find_checkpoint(tree["ckpt_path"], name)
+        record = record_of(read_checkpoint(path), path)
+        check_trusted(record["task"], tree["trust"])
+        check_trusted(record.get("data"), tree["trust"])
+        tree |= {"model": record["task"], "data": record.get("data")}
+        if not tree["data"]:
+            raise QuintetError(f"{path} was trained without a quintet data module: choose one with data=GROUP")
+    nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
+    nodes["trainer"] = nodes["trainer"]["init_args"]
+    composition.check_arguments(Trainer, nodes["trainer"], "trainer")
+    for key, value in values.items():
+        composition.set_value(nodes, key, value)
+    for key in ("model", "data"):
+        if not nodes[key] or "class_path" not in nodes[key]:
+            raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
+        composition.check_options(nodes[key], key)
+    for key in ("callbacks", "logger"):
+        named = composition.class_path_form(tree.get(key) or {})
+        composition.check_options(named, key)
+        nodes["trainer"][key] = list(named.values())
+    return {
+        "seed_everything": tree["seed"],
+        **nodes,
+        "ckpt_path": tree["ckpt_path"] and str(tree["ckpt_path"]),
+        "name": name,
+        "run_dir": run_dir,
+        "trust": tree["trust"],
+    }
+
+
+def find_checkpoint(given: str, name: str) -> Path:
+    """Path of a checkpoint given as a path or as `last`. Raises QuintetError where there is none."""
+    path = last_checkpoint(name) if str(given) == "last" else Path(given)
+    if not path.is_file():
+        raise QuintetError(f"ckpt_path: no file {path}")
+    return path
+
+
+class Runner(LightningCLI):
+    """The Lightning CLI, run in a run folder, with self-describing checkpoints and a test after training."""
+
+    def __init__(self, arguments: dict[str, Any] | list[str]) -> None:
+        _quieten_lightning()
+        self.console = Console(soft_wrap=True)
+        quiet = {"exit_on_error": False}
+        super().__init__(
+            Task,
+            DataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs=quiet | {verb: quiet for verb in self.subcommands()},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str, default="run", help="folder under runs/")
+        parser.add_argument("--run_dir", type=str | None, default=None, help="the run folder itself")
+        parser.add_argument(
+            "--trust", type=list[str], default=[], help="packages whose classes a checkpoint may ask for"
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: what a checkpoint describes is read in `before_instantiate_classes`, with its own errors."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.record: dict[str, Any] | None = None
+        if config.ckpt_path:
+            path = find_checkpoint(config.ckpt_path, config.name)
+            config.ckpt_path = str(path)
+            self.record = record_of(read_checkpoint(path), path)
+        self.folder = self._run_folder(config)
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            self._write_config(config)
+        self.config[self.subcommand] = composition.substitute_run(config, self.folder)
+
+    def _run_folder(self, config: Namespace) -> Path:
+        """The folder of this run: a resumed run keeps its own; validate, test and predict write into one beside it."""
+        if inherited := os.environ.get(RUN_FOLDER):
+            return Path(inherited)
+        run = run_folder_of(config.ckpt_path) if config.ckpt_path else None
+        if config.run_dir:
+            run = Path(config.run_dir)
+            run.mkdir(parents=True, exist_ok=True)
+            if self.subcommand == "fit" and not config.ckpt_path and (run / "checkpoints").exists():
+                raise QuintetError(
+                    f"{run} already holds a run; resume it with ckpt_path={run}/checkpoints/last.ckpt or choose another"
+                )
+        run = run or new_run_folder(config.name)
+        folder = (
+            run
+            if self.subcommand == "fit"
+            else new_output_folder(run, {"predict": "predictions"}.get(self.subcommand, self.subcommand))
+        )
+        os.environ[RUN_FOLDER] = str(folder.resolve())
+        return folder.resolve()
+
+    def _write_config(self, config: Namespace) -> None:
+        stored = config.clone()
+        stored.run_dir = None
+        stored.ckpt_path = None
+        text = self._parser(self.subcommand).dump(stored, skip_none=False, skip_validation=True)
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            path.write_text(f"# quintet fit --config {_shown(path)}\n{text}")
+
+    def after_instantiate_classes(self) -> None:
+        if self.record is not None:
+            named = self.record["task"]["class_path"].rsplit(".", 1)[-1]
+            if named != type(self.model).__name__:
+                raise QuintetError(
+                    f"the checkpoint is of a {named}, the configuration builds a {type(self.model).__name__}"
+                )
+            description = restore_description(type(self.model), self.record)
+            self.model.adopt(description, restoring=True)
+            self.datamodule.adopt(description)
+
+    def instantiate_trainer(self, **arguments: Any) -> Trainer:
+        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        return super().instantiate_trainer(
+            default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
+        )
+
+    def after_fit(self) -> None:
+        if self.trainer.interrupted:
+            self._say(
+                f"interrupted; continue with: quintet fit --config {_shown(self.folder / 'config.yaml')} --ckpt_path {_shown(self.folder / 'checkpoints' / 'last.ckpt')}"
+            )
+            return
+        best = Path(self.trainer.checkpoint_callback.best_model_path) if self.trainer.checkpoint_callback else None
+        self.datamodule.setup("test")
+        if "test" not in self.datamodule.datasets or best is None or not best.is_file():
+            self._say(
+                f"no test: {'no checkpoint was written' if best is None or not best.is_file() else 'the data has no test part'}\nfolder: {_shown(self.folder)}"
+            )
+            return
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
+        self._close(best)
+
+    def after_test(self) -> None:
+        self._close(Path(self.config[self.subcommand].ckpt_path))
+
+    def _close(self, checkpoint: Path) -> None:
+        metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items() if key.startswith("test/")}
+        if rank_zero_only.rank != 0:
+            return
+        write_summary(self.folder, {"checkpoint": _shown(checkpoint), "metrics": metrics})
+        table = Table(title=f"test of {_shown(checkpoint)}", title_justify="left", show_header=False)
+        for key, value in sorted(metrics.items()):
+            table.add_row(key, f"{value:.4f}")
+        self.console.print(table)
+        self._say(
+            f"folder: {_shown(self.folder)}\nnext:   quintet predict ckpt_path={_shown(checkpoint)} data.root=FOLDER"
+        )
+
+    def predict(self, **arguments: Any) -> None:
+        if self.trainer.world_size > 1:
+            raise QuintetError("predict runs in one process; add trainer.devices=1")
+        results = self.trainer.predict(**arguments)
+        if rank_zero_only.rank == 0:
+            for path in self.model.write_predictions(results, self.folder):
+                self._say(f"wrote {_shown(path)}")
+
+    def _say(self, text: str) -> None:
+        if rank_zero_only.rank == 0:
+            self.console.print(text, highlight=False)
+
+
+def _quieten_lightning() -> None:
+    """Leaves of Lightning's messages those a user can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        "LightningCLI's args parameter",  # sys.argv must stay as typed for processes that DDP starts
+        "does not have many workers",
+        "The number of training batches",
+        "exists and is not empty",
+        "treespec, LeafSpec",
+        "instantiate_classes",
+        "callbacks used to create the checkpoint",
+        "Using `DistributedSampler` with the dataloaders",
+    ):
+        warnings.filterwarnings("ignore", message=f"(?s).*{message}.*")
+
+
+def build_data(path: str, overrides: Sequence[str]) -> DataModule:
+    """The data module for a path of the user's: the one `data=GROUP` names, else the first that recognises the path."""
+    from jsonargparse import ArgumentParser
+
+    if not Path(path).exists():
+        raise QuintetError(f"no file or folder {path}")
+    groups = [item.split("=", 1)[1] for item in overrides if item.startswith("data=")] or composition.config_names(
+        "data"
+    )
+    rest, values = composition.split_values([item for item in overrides if not item.startswith("data=")], ("data",))
+    if rest:
+        raise QuintetError(f"quintet inspect does not understand '{rest[0]}'; it takes data=GROUP and data.key=value")
+    for group in groups:
+        tree = composition.plain(composition.compose([f"data={group}", f"++data.root={path}"]))
+        node = composition.class_path_form(tree["data"])
+        data_class = composition.import_class(node["class_path"], "data")
+        if len(groups) == 1 or data_class.recognises(Path(path)):
+            for key, value in values.items():
+                composition.set_value({"data": node}, key, value)
+            composition.check_options(node, "data")
+            parser = ArgumentParser(exit_on_error=False)
+            parser.add_subclass_arguments(DataModule, "data")
+            return parser.instantiate(parser.parse_object({"data": node})).data
+    raise QuintetError(f"no data module recognises {path}; name one with data=GROUP: {', '.join(groups)}")
+
+
+def _shown(path: Path) -> str:
+    """A path as a person would type it: relative to where they are, if it lies below."""
+    path = Path(path).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,80 @@
+"""Sweeps: `quintet fit -m model.lr=1e-3,3e-4` runs every combination through Hydra's sweepers and launchers."""
+
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+from hydra import main as hydra_main
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from . import composition
+from .errors import QuintetError
+from .run_folder import RUN_FOLDER
+
+
+def sweep(verb: str, overrides: list[str], config_dir: str | None = None) -> int:
+    """Runs the verb for every combination of values and prints a table of what each measured."""
+    if verb != "fit":
+        raise QuintetError(f"a sweep fits; '{verb} -m' is not possible")
+    name = next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
+    folder = Path("runs").resolve() / name / f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    typed = sys.argv
+    sys.argv = [typed[0], "--multirun", f"hydra.sweep.dir={folder}", *map(composition.forced, overrides)]
+    try:
+        with composition.search_first(config_dir):
+            hydra_main(version_base="1.3", config_path=str(composition.CONFIG_FOLDER), config_name="config")(_job)()
+    finally:
+        sys.argv = typed
+    return _print_table(folder)
+
+
+def _job(config: DictConfig) -> None:
+    """One run of a sweep: as if its overrides had been typed alone, in the folder Hydra gave it."""
+    from .runner import run_composed
+
+    whole = HydraConfig.instance().cfg
+    job = HydraConfig.get()
+    folder = Path(job.runtime.output_dir)
+    overrides = [str(override) for override in job.overrides.task]
+    user_folders = [source.path for source in job.runtime.config_sources if source.provider == "user"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "overrides.json").write_text(json.dumps(overrides))
+    # Lightning would otherwise start further processes in Hydra's own grammar.
+    HydraConfig.instance().cfg = None
+    os.environ.pop(RUN_FOLDER, None)
+    typed = sys.argv
+    # Processes that a distributed strategy starts execute sys.argv again: it must name this run, not the sweep.
+    sys.argv = [typed[0], "fit", *overrides, f"run_dir={folder}"]
+    sys.argv += [f"--config-dir={user_folders[0]}"] if user_folders else []
+    try:
+        run_composed("fit", [*overrides, f"run_dir={folder}"], user_folders[0] if user_folders else None)
+    finally:
+        sys.argv = typed
+        HydraConfig.instance().cfg = whole
+        os.environ.pop(RUN_FOLDER, None)
+
+
+def _print_table(folder: Path) -> int:
+    """A table of the runs of a sweep: what varied, and what the test measured. Returns 1 where a run has no result."""
+    runs = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    rows = [(run, _read(run / "overrides.json", []), _read(run / "summary.json", None)) for run in runs]
+    common = set.intersection(*(set(overrides) for _, overrides, _ in rows)) if rows else set()
+    metrics = sorted({key for _, _, summary in rows if summary for key in summary["metrics"]})
+    table = Table(title=str(folder))
+    for column in ("run", "varied", *metrics):
+        table.add_column(column)
+    for run, overrides, summary in rows:
+        varied = " ".join(item.lstrip("+") for item in overrides if item not in common)
+        measured = [f"{summary['metrics'][key]:.4f}" for key in metrics] if summary else ["failed"]
+        table.add_row(run.name, varied, *measured)
+    Console().print(table)
+    return 0 if rows and all(summary for _, _, summary in rows) else 1
+
+
+def _read(path: Path, default: object) -> object:
+    return json.loads(path.read_text()) if path.is_file() else default

@@ -1,0 +1,1 @@
+"""Segmentation and classification of medical images and volumes.."""

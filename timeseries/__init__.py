@@ -1,0 +1,1 @@
+"""Forecasting, classification, anomaly detection and imputation of time series.."""
