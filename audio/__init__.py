@@ -1,1 +1,1 @@
-"""Speech separation, enhancement and audio classification.."""
+"""Audio: speech separation, enhancement and classification. Not built yet."""

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
@@ -43,6 +44,22 @@ class Checkpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
+class WeightAverage(EMAWeightAveraging):
+    """Exponential moving average of the weights, which is what is validated, tested and saved.
+
+    Args:
+        decay: share of the average that stays at each step.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(decay=decay)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning brings back the weights that were being averaged, which is right only where training goes on.
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+
+
 class Introduction(Callback):
     """Says before training what was understood of the data and how large the model is."""
 
@@ -55,7 +72,7 @@ class Introduction(Callback):
 
 
 class Pictures(Callback):
-    """Writes the task's pictures of the test, and the learning curves, into `<run folder>/pictures/` and the loggers."""
+    """Writes pictures of the test and the learning curves into `<run folder>/pictures/` and the loggers."""
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

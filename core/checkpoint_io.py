@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise TypeError("AtomicCheckpointIO takes no storage_options")
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder: a rename is atomic only within one file system.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        # In the same folder: a rename is atomic only within one file system. What a kill leaves is written over.
+        partial = path.with_name(f".{path.name}.partial")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(name, path)
+            os.replace(partial, path)
         except BaseException as error:
             with contextlib.suppress(OSError):
-                os.unlink(name)
-            # torch reports a failed write as a RuntimeError of its zip writer, raised while the OSError is handled.
-            if isinstance(error, OSError | RuntimeError):
+                partial.unlink()
+            if isinstance(error, Exception) and (reason := _os_error(error)):
                 kept = f"; the previous {path.name} is intact" if path.exists() else ""
-                reason = _os_error(error)
                 raise QuintetError(
                     f"cannot write {path} ({reason}){kept}; free space and resume with ckpt_path=last"
                 ) from error
@@ -48,11 +45,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def _os_error(error: BaseException | None) -> str:
-    """What the operating system said, looked for along the chain of causes."""
-    first = error
+def _os_error(error: BaseException | None) -> str | None:
+    """What the operating system said, along the chain of causes; None where it was not asked.
+
+    torch reports a failed write as a RuntimeError of its zip writer, raised while the OSError is handled.
+    """
     while error is not None:
         if isinstance(error, OSError):
             return error.strerror or str(error)
         error = error.__cause__ or error.__context__
-    return str(first).splitlines()[0]
+    return None

@@ -1,4 +1,4 @@
-"""From what was typed to what is built: Hydra composes, `_target_` nodes become class_path/init_args, options are checked.
+"""From what was typed to what is built: Hydra composes, `_target_` becomes class_path/init_args, options are checked.
 
 Hydra's grammar is kept whole, with one kindness: `model.label_smoothing=0.1` needs no `+` where the file does not
 list the argument, because every name is checked against the constructor it goes to.
@@ -17,6 +17,7 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -28,6 +29,7 @@ from .errors import QuintetError, nearest
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RUN = "{run}"  # stands for the run folder until it is known
+NODES = ("model", "data", "trainer", "callbacks", "logger")  # what is built
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
@@ -74,17 +76,22 @@ def search_first(config_dir: str | None) -> Iterator[None]:
 
 
 def forced(override: str) -> str:
-    """An override of a value with `++` before it, so that a key the file does not list is taken too."""
+    """An override below one of `NODES` with `++` before it, so that a key the file does not list is taken too."""
     key = override.split("=", 1)[0]
-    return (
-        f"++{override}"
-        if "=" in override and re.fullmatch(r"[\w-]+(\.[\w-]+)+", key) and key[:6] != "hydra."
-        else override
-    )
+    below = re.fullmatch(r"([\w-]+)(\.[\w-]+)+", key)
+    return f"++{override}" if "=" in override and below and below[1] in NODES else override
+
+
+def parsed(override: str) -> Override:
+    """An override as Hydra reads it. Raises QuintetError where it cannot be read."""
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise QuintetError(f"cannot read '{override}': {str(error).splitlines()[0]}") from error
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """The composed configuration as plain data, interpolations resolved. Raises QuintetError for a value still missing."""
+    """The composed configuration as plain data, interpolated. Raises QuintetError for a value still missing."""
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -96,18 +103,28 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def split_values(overrides: Sequence[str], nodes: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Takes the value overrides of `nodes` ("model.lr=...", "data.root=...") out of a list; returns the rest and them."""
+    """Takes the value overrides of `nodes` ("model.lr=...", "data.root=...") out of a list: the rest, and them."""
     rest, values = [], {}
     for override in overrides:
         key = override.lstrip("+").split("=", 1)[0]
         if "=" in override and key.split(".")[0] in nodes and "." in key:
-            try:
-                values[key] = OverridesParser.create().parse_override(override).value()
-            except HydraException as error:
-                raise QuintetError(_readable(error, None)) from error
+            values[key] = parsed(override).value()
         else:
             rest.append(override)
     return rest, values
+
+
+def split_options(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, Any]]:
+    """Takes what config.yaml does not know ("horizon=48") out of a list: the rest, and the options of a command."""
+    known = {*group_names(config_dir), *OmegaConf.load(CONFIG_FOLDER / "config.yaml")}
+    rest, options = [], {}
+    for override in overrides:
+        key = override.split("=", 1)[0]
+        if "=" in override and key.isidentifier() and key not in known:
+            options[key] = parsed(override).value()
+        else:
+            rest.append(override)
+    return rest, options
 
 
 def set_value(config: dict[str, Any], key: str, value: Any) -> None:
@@ -116,6 +133,8 @@ def set_value(config: dict[str, Any], key: str, value: Any) -> None:
     *parents, name = key.split(".")
     for parent in parents:
         node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise QuintetError(f"{key}: {parent} is {node!r}, which has no options")
         if "class_path" in node:
             node = node.setdefault("init_args", {})
     node[name] = value
@@ -123,7 +142,7 @@ def set_value(config: dict[str, Any], key: str, value: Any) -> None:
 
 def class_path_form(node: Any) -> Any:
     """Turns Hydra's `_target_` trees, and what checkpoints describe, into jsonargparse's class_path/init_args."""
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return [class_path_form(item) for item in node]
     if not isinstance(node, Mapping):
         return node
@@ -203,7 +222,7 @@ def group_names(config_dir: str | None = None) -> list[str]:
 
 
 def import_class(class_path: str, where: str) -> Any:
-    """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it was asked for."""
+    """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it stood."""
     module_path, _, name = class_path.rpartition(".")
     if not module_path:
         return None  # a bare class name: jsonargparse finds it among the subclasses of the argument's type
@@ -254,7 +273,7 @@ def _readable(error: Exception, config_dir: str | None) -> str:
         if "No match in the defaults list" in text and "/" in key and key in group_names(config_dir):
             return f"{key} cannot be chosen here: nothing in this experiment uses it"
         known = [*group_names(config_dir), "name", "run_dir", "ckpt_path", "trust", "seed", "monitor", "monitor_mode"]
-        return f"no option is called '{key}'; {nearest(key, known)}"
+        return f"no option is called '{key}'; {nearest(key.split('.')[0], known)}"
     lines = [
         line.strip()
         for line in text.splitlines()

@@ -80,8 +80,9 @@ class DataModule(Described, L.LightningDataModule):
 
     def __init__(self, *, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise QuintetError(f"batch_size is {batch_size}; give at least 1")
+        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if value < least:
+                raise QuintetError(f"data.{name} is {value}; give at least {least}")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed

@@ -4,12 +4,15 @@ A description is plain data: `{"class_path": "quintet.vision.models.nat.Neighbor
 {...}}`, the same form the command line uses, with `"partial": true` where a class waits for more arguments and
 `{"function": "torch.nn.functional.gelu"}` for a function. Building from a description imports only from packages that
 are trusted and calls only what is a class of layers, optimizers, data or metrics, so that a checkpoint cannot run code.
+What could not be built again is refused when it is described, not when the checkpoint is needed.
 """
 
 import functools
 import importlib
 import inspect
+import re
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,11 @@ from torch.optim import Optimizer
 from .errors import QuintetError
 
 TRUSTED_PACKAGES = ("quintet", "torch", "torchvision", "torchmetrics", "timm", "lightning")
-TRUSTED_FUNCTIONS = ("quintet", "torch.nn.functional", "torch.nn.init")
+# Functions are narrower: those that compute layers or build models, not those that read, write, download or start.
+TRUSTED_FUNCTIONS = re.compile(
+    r"quintet\.(kernels|core\.(attention|convolution|feedforward|norm|position|ssm)|\w+\.models)\.[\w.]+"
+    r"|torch\.nn\.functional\.\w+|torch\.(relu|sigmoid|tanh|sin|exp)"
+)
 
 
 class Described:
@@ -42,54 +49,95 @@ class Described:
 
 def description_of(value: Any, where: str = "") -> Any:
     """Writes a value down as plain data; raises QuintetError naming the argument that cannot be written down."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    # Subclasses (numpy's numbers, enumerations) are no plain data: a checkpoint with them would be refused as unsafe.
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list | tuple | set | frozenset):
-        return [description_of(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        items = [description_of(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, Mapping):
-        return {str(key): description_of(item, f"{where}.{key}") for key, item in value.items()}
+        return {description_of(key, where): description_of(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, Described):
-        arguments = {
-            key: description_of(item, f"{where}.{key}" if where else key)
-            for key, item in value.constructor_arguments.items()
-        }
-        return {"class_path": _path(type(value)), "init_args": arguments}
+        return {"class_path": _path(type(value), where), "init_args": _named_arguments(value, where)}
     if isinstance(value, functools.partial):
-        # jsonargparse hands a class over as an argument of its own instantiator.
-        target = next((item for item in value.args if inspect.isclass(item)), value.func)
+        target = _target_of(value, where)
         arguments = {key: description_of(item, f"{where}.{key}") for key, item in value.keywords.items()}
-        return {"class_path": _path(target), "init_args": arguments, "partial": True}
+        return {"class_path": _path(target, where), "init_args": arguments, "partial": True}
     if inspect.isclass(value):
-        return {"class_path": _path(value), "init_args": {}, "partial": True}
-    if inspect.isroutine(value) and "<" not in value.__qualname__:
-        return {"function": _path(value)}
-    if isinstance(value, nn.Module) and not any(True for _ in value.parameters()) and not value._modules:
-        try:
-            type(value)()
-        except TypeError:
-            pass
-        else:
-            return {"class_path": _path(type(value)), "init_args": {}}
+        return {"class_path": _path(value, where), "init_args": {}, "partial": True}
+    if inspect.isroutine(value):
+        return {"function": _path(value, where)}
+    if isinstance(value, nn.Module) and (settings := _settings_of(value)) is not None:
+        return {"class_path": _path(type(value), where), "init_args": description_of(settings, where)}
     raise QuintetError(
         f"argument '{where}' is a {type(value).__name__}, which a checkpoint cannot describe; pass a class, a "
         "functools.partial, a registered name, or let its class inherit quintet.core.Described"
     )
 
 
+def _named_arguments(value: Described, where: str) -> dict[str, Any]:
+    """The recorded arguments of a constructor, as plain data."""
+    for parameter in inspect.signature(type(value).__init__).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL and parameter.name in value.constructor_arguments:
+            raise QuintetError(
+                f"a checkpoint cannot describe {type(value).__name__}(*{parameter.name}); let it take a list instead"
+            )
+    return {
+        key: description_of(item, f"{where}.{key}" if where else key)
+        for key, item in value.constructor_arguments.items()
+    }
+
+
+def _target_of(value: functools.partial, where: str) -> Any:
+    """The class or function that a partial completes."""
+    if value.func.__module__.startswith("jsonargparse."):
+        # jsonargparse hands a class over as an argument of its own instantiator.
+        return next(item for item in value.args if inspect.isclass(item))
+    if value.args:
+        raise QuintetError(f"argument '{where}' is a partial with positional arguments; pass them by name")
+    return value.func
+
+
+def _settings_of(layer: nn.Module) -> dict[str, Any] | None:
+    """Constructor arguments of a layer without tensors, e.g. Dropout(0.2), from the attributes of the same names.
+
+    None where they do not say everything: a layer built from them must have the same attributes.
+    """
+    if layer._parameters or layer._buffers or layer._modules:
+        return None
+    names = inspect.signature(type(layer).__init__).parameters
+    settings = {name: item for name, item in vars(layer).items() if name in names}
+    try:
+        twin = type(layer)(**settings)
+    except TypeError:
+        return None
+    visible = [
+        {name: repr(item) for name, item in vars(module).items() if name[0] != "_" and name != "training"}
+        for module in (layer, twin)
+    ]
+    return settings if visible[0] == visible[1] else None
+
+
 def build(description: Any, trusted: Iterable[str] = ()) -> Any:
     """Builds what `description_of` wrote down. `trusted` adds packages to those whose classes may be constructed."""
     trusted = (*TRUSTED_PACKAGES, *trusted)
-    if isinstance(description, list):
-        return [build(item, trusted) for item in description]
+    if isinstance(description, list | tuple):
+        return type(description)(build(item, trusted) for item in description)
     if not isinstance(description, Mapping):
         return description
     if set(description) == {"function"}:
         return _resolve(description["function"], trusted)
     if "class_path" not in description:
         return {key: build(item, trusted) for key, item in description.items()}
-    target = _resolve(description["class_path"], trusted)
+    target = _target(description, trusted)
     arguments = {key: build(item, trusted) for key, item in description.get("init_args", {}).items()}
     return functools.partial(target, **arguments) if description.get("partial") else target(**arguments)
 
@@ -97,24 +145,45 @@ def build(description: Any, trusted: Iterable[str] = ()) -> Any:
 def check_trusted(description: Any, trusted: Iterable[str] = ()) -> None:
     """Raises QuintetError where a description names anything `build` would refuse; constructs nothing."""
     trusted = (*TRUSTED_PACKAGES, *trusted)
-    if isinstance(description, list):
+    if isinstance(description, list | tuple):
         for item in description:
             check_trusted(item, trusted)
     elif isinstance(description, Mapping):
-        for key in ("class_path", "function"):
-            if isinstance(description.get(key), str):
-                _resolve(description[key], trusted)
+        if set(description) == {"function"}:
+            _resolve(description["function"], trusted)
+        elif "class_path" in description:
+            _target(description, trusted)
         for item in description.values():
             check_trusted(item, trusted)
 
 
-def _path(target: Any) -> str:
-    return f"{target.__module__}.{target.__qualname__}"
+def _target(description: Mapping[str, Any], trusted: tuple[str, ...]) -> Any:
+    """What a description asks to call: a class, or for a partial also a function."""
+    target = _resolve(description["class_path"], trusted)
+    if not inspect.isclass(target) and not description.get("partial"):
+        raise QuintetError(f"the file asks to call {description['class_path']}, which is not a class")
+    return target
+
+
+def _path(target: Any, where: str) -> str:
+    """The dotted path of a class or function, under which it is found again."""
+    module, name = getattr(target, "__module__", None), target.__name__
+    # torch's own functions say that they live in its C modules.
+    for path in (f"{module}.{target.__qualname__}", f"torch.nn.functional.{name}", f"torch.{name}"):
+        try:
+            if _resolve(path, (*TRUSTED_PACKAGES, path.split(".")[0])) is target:
+                return path
+        except QuintetError:
+            continue
+    raise QuintetError(
+        f"argument '{where}' is {target!r}, which a checkpoint could not find again; pass a class of layers, or a "
+        "function, that a module defines under its own name"
+    )
 
 
 def _resolve(path: str, trusted: tuple[str, ...]) -> Any:
     """Imports the class or function at `path` if its package is trusted and it is of a kind worth constructing."""
-    package = path.split(".")[0]
+    package = str(path).split(".")[0]
     if package not in trusted:
         raise QuintetError(
             f"the file asks for {path}, which is not part of quintet; if you trust that code, allow it with "
@@ -125,9 +194,13 @@ def _resolve(path: str, trusted: tuple[str, ...]) -> Any:
         found = getattr(importlib.import_module(module_path), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise QuintetError(f"the file asks for {path}, which cannot be imported here: {error}") from None
-    if inspect.isclass(found) and (issubclass(found, nn.Module | Optimizer | Described)):
+    if package not in TRUSTED_PACKAGES and (inspect.isclass(found) or inspect.isroutine(found)):
         return found
-    own = package not in TRUSTED_PACKAGES
-    if inspect.isroutine(found) and (own or found.__name__ != "<lambda>" and path.startswith(TRUSTED_FUNCTIONS)):
+    if inspect.isclass(found) and issubclass(found, nn.Module | Optimizer | Described):
         return found
+    if inspect.isroutine(found) and TRUSTED_FUNCTIONS.fullmatch(path):
+        # A module also shows what it imported for itself.
+        home = f"{found.__module__}.{name}"
+        if not home.startswith("quintet.") or TRUSTED_FUNCTIONS.fullmatch(home):
+            return found
     raise QuintetError(f"the file asks for {path}, which is not a layer, model, optimizer, task or data module")

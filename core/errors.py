@@ -1,7 +1,10 @@
 """Errors a person is meant to read: what is wrong, where, and what to do, in one or two lines."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_VERBS = ("fit", "validate", "test", "predict")  # the Lightning CLI puts them before the keys it complains of
 
 
 class QuintetError(Exception):
@@ -9,7 +12,7 @@ class QuintetError(Exception):
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
-    """A half-sentence naming the choices that look most like `name`, or all of them where none does and they are few."""
+    """A half-sentence naming the choices that look most like `name`, or all where none does and they are few."""
     choices = sorted(choices)
     # A full name is long where its last part is what was typed, so both are compared.
     by_tail = {choice.rsplit("/", 1)[-1].rsplit(".", 1)[-1]: choice for choice in choices}
@@ -22,3 +25,52 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     if len(choices) <= 12:
         return "choices: " + (", ".join(choices) or "none")
     return f"{len(choices)} choices, none of them close"
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, in one or two lines."""
+    if isinstance(error, QuintetError):
+        return str(error)
+    text = str(error).strip()
+    if type(error).__name__ in ("ArgumentError", "NSKeyError"):
+        return _option_error(text)
+    if found := re.search(r"Union subtypes.*?\n *Errors:\n *- (.*?)\n *- ", text, flags=re.DOTALL):
+        text = found[1]  # what a constructor raised, which jsonargparse wraps
+        if "\n" not in text:
+            return text
+    lines = [line for line in text.splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[0]} (QUINTET_DEBUG=1 shows where)"
+
+
+def _option_error(text: str) -> str:
+    """The innermost complaint of a jsonargparse error, with the full key it is about."""
+    from .composition import import_class
+
+    keys = re.findall(r'[Pp]arser key "([\w.]+)"', text)
+    key = ".".join(
+        dict.fromkeys(part for item in keys for part in item.split(".") if part not in ("init_args", *_VERBS))
+    )
+    if found := re.search(r"Expected a path but (\S+) either not accessible", text):
+        try:
+            import_class(found[1], key)
+        except QuintetError as error:
+            return str(error)
+        return f"{key}: {found[1]} is not what this option takes; give a class or a name"
+    if found := re.search(r"[Uu]nrecognized arguments: (\S+)", text):
+        return f"cannot read '{found[1]}': give all options as key=value, or all of them as --key value (quintet -h)"
+    expected = re.findall(r"(Expected an? [^\n]*?)(?:\.? Got value: ([^\n]*))?$", text, flags=re.MULTILINE)
+    complaints = [
+        line.strip(" -")
+        for line in text.splitlines()
+        if re.search(r"not accepted|Expected|expects|Unable|invalid|not valid|[Ii]mport", line)
+    ]
+    expected = [(what, got) for what, got in expected if "NoneType" not in what]
+    if expected:
+        what, got = expected[0]
+        what = re.sub(r"<class '([\w.]+)'>", r"\1", what).replace("a int", "an int")
+        value = f", got {got.strip()}" if got else ""
+        given = re.search(r"Given value: (.*)", text)
+        value = value or (f", got {given[1]}" if given and len(given[1]) < 60 else "")
+        return f"{key}: {what[0].lower() + what[1:]}{value}"
+    complaint = re.sub(r'^[Pp]arser key "[^"]*": *', "", complaints[0] if complaints else text.splitlines()[0])
+    return f"{key}: {complaint}" if key else complaint

@@ -39,7 +39,7 @@ class MetricsFile(Logger):
         """Nothing: config.yaml beside the file holds them."""
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, float | int], step: int | None = None) -> None:
         step = 0 if step is None else step
         if self._rows is None:
             self._rows = [row for row in read_metrics(self.path) if row["step"] < step]

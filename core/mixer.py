@@ -17,8 +17,8 @@ class Mixer(nn.Module):
     """Moves information between the tokens of a grid; shape in, same shape out.
 
     A subclass is constructible as `SomeMixer(dim)`, sets `dim`, calls `check_tokens` first, and keeps four promises
-    that tests/core/test_mixers.py holds every registered mixer to: what stands at masked tokens, even NaN, changes nothing;
-    the output at masked tokens is zero; samples of a batch do not see each other; the input is not written to.
+    that tests/core/test_mixers.py holds every registered mixer to: what stands at masked tokens, even NaN, changes
+    nothing; the output at masked tokens is zero; samples of a batch do not see each other; the input is not written to.
     A mechanism that only knows sequences flattens the grid itself with `flatten_grid` and says {1, 2, 3}.
 
     Attributes (a class attribute is the default, an instance whose arguments change it sets its own):

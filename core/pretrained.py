@@ -8,17 +8,23 @@ loading never executes code. Only a head of another size (`head_keys`) is left a
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
+from urllib.error import URLError
+from urllib.request import Request, urlopen
 
 import torch
+from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .errors import QuintetError, nearest
 
 StateDict = dict[str, Tensor]
+WEIGHT_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,14 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
     head_replaced: list[str] = field(default_factory=list)
+    head_dropped: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         text = f"{self.origin}: {self.loaded} tensors loaded ({self.layout} layout, {len(self.renamed)} renamed)"
         if self.head_replaced:
             text += f"; head of another size left as initialised: {', '.join(self.head_replaced)}"
+        if self.head_dropped:
+            text += f"; head of the file not needed: {', '.join(self.head_dropped)}"
         return text
 
     def problems(self) -> str:
@@ -120,6 +129,7 @@ def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
             else:
                 shapes = f"{tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
                 report.reshaped.append(f"{key}: {shapes}")
+    report.head_dropped = [key for key in state if key in head_keys and key not in own]
     report.head_replaced += [key for key in head_keys if key in own and key not in {*state, *report.head_replaced}]
     if problems := report.problems():
         raise QuintetError(f"{path} does not fit {type(model).__name__}: {problems}")
@@ -163,7 +173,8 @@ def read_checkpoint(path: str | Path) -> dict:
         # torch says so in two quite different cases: the pickle names something unsafe, or it is no pickle at all.
         if unsafe := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
             raise QuintetError(
-                f"{path} was refused: it would run code ({unsafe[1]}) when loaded; ask its author for a state dict or safetensors"
+                f"{path} was refused: it would run code ({unsafe[1]}) when loaded; "
+                "ask its author for a state dict or safetensors"
             ) from None
         raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
     except Exception as error:  # zip, safetensors and pickle readers raise a dozen types for a damaged file
@@ -190,7 +201,8 @@ def find_weights(which: bool | str, sources: Mapping[str, Source], name: str = "
     path = Path(str(which)).expanduser()
     if path.is_file():
         return path
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(which)) and not path.suffix:
+    # Hub ids may hold dots (timm/vit_tiny_patch16_224.augreg_in21k), so only endings of weight files tell a file.
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(which)) and path.suffix not in WEIGHT_FILES:
         return download(Source(f"hub:{which}", licence="see its page"))
     raise QuintetError(f"'{which}' is neither a file, a hub id nor a tag of '{name}'; {nearest(str(which), sources)}")
 
@@ -224,7 +236,7 @@ def cache_folder() -> Path:
 
 def _download_from_hub(location: str) -> Path:
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     parts = location.split("/")
     repository, names = "/".join(parts[:2]), ["/".join(parts[2:])]
@@ -233,10 +245,12 @@ def _download_from_hub(location: str) -> Path:
     for name in names:
         try:
             return Path(hf_hub_download(repository, name, cache_dir=os.environ.get("QUINTET_CACHE")))
-        except EntryNotFoundError as error:
-            # The hub reports a file it cannot look up without a network as an entry that is not in the cache.
-            if "offline" in str(error).lower() or "connection" in str(error).lower():
-                raise _unreachable(f"hub:{repository}", error) from None
+        except LocalEntryNotFoundError as error:  # what the hub says without a network
+            raise _unreachable(f"hub:{repository}", error) from None
+        except EntryNotFoundError:
+            continue
+        except RepositoryNotFoundError:
+            raise QuintetError(f"hub:{repository} does not exist, or needs a login (hf auth login)") from None
         except Exception as error:  # requests, httpx, hub and OS errors: to the user they are one thing
             raise _unreachable(f"hub:{repository}", error) from None
     try:
@@ -252,12 +266,23 @@ def _download_from_address(address: str) -> Path:
         return path
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise _unreachable(address, "HF_HUB_OFFLINE=1")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, then renamed: an interrupted download leaves nothing that looks whole.
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        # Writes beside the target and renames, so an interrupted download leaves nothing that looks whole.
-        torch.hub.download_url_to_file(address, str(path), progress=True)
-    except OSError as error:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urlopen(Request(address, headers={"User-Agent": "quintet"}), timeout=60) as response:
+            size = int(response.headers.get("Content-Length") or 0)
+            with wrap_file(response, size, description=path.name) as reader, partial.open("wb") as file:
+                shutil.copyfileobj(reader, file)
+        if size and partial.stat().st_size != size:
+            raise ConnectionError(f"{partial.stat().st_size} of {size} bytes came")
+        os.replace(partial, path)
+    except (URLError, HTTPException, ConnectionError, TimeoutError) as error:
         raise _unreachable(address, error) from None
+    except OSError as error:
+        raise QuintetError(f"cannot write {path} ({error.strerror or error}); choose another QUINTET_CACHE") from None
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

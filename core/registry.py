@@ -1,4 +1,4 @@
-"""Names for models and mixers: `create_model("vision/nat_tiny")`, `list_models("vision/*")`, `create_mixer("linear", 64)`.
+"""Names for models and mixers: `create_model("vision/nat_tiny")`, `list_models("vit_*")`, `create_mixer("linear", 64)`.
 
 A domain announces itself through the entry-point group `quintet.domains` (pyproject.toml), so that core imports none of
 them and another package can add its own.
@@ -59,7 +59,7 @@ def register_mixer(name: str) -> Callable[[type[Mixer]], type[Mixer]]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell wildcard, e.g. `vision/nat_*`; without a slash every domain is searched."""
+    """Names of the models that match a shell wildcard, e.g. `vision/nat_*`; without a slash in every domain."""
     _load_domains()
     return sorted(name for name in _models if fnmatch(name, pattern) or fnmatch(name.split("/")[-1], pattern))
 

@@ -35,7 +35,7 @@ def new_output_folder(run: Path, kind: str) -> Path:
 
 
 def last_checkpoint(experiment: str, root: str | Path = "runs") -> Path:
-    """The last.ckpt that was written most recently among the runs of an experiment. Raises QuintetError where none is."""
+    """The last.ckpt written most recently among the runs of an experiment. Raises QuintetError where there is none."""
     found = list(Path(root, experiment).glob("*/checkpoints/last.ckpt"))
     if not found:
         raise QuintetError(f"ckpt_path=last: no run under {Path(root, experiment)} has checkpoints/last.ckpt yet")

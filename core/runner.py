@@ -1,41 +1,55 @@
 """Runs one verb: the Lightning CLI with quintet's run folder, checkpoints and closing summary."""
 
+import contextlib
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from . import composition
 from .checkpoint_io import AtomicCheckpointIO
 from .data import DataModule
 from .described import check_trusted
-from .errors import QuintetError
+from .errors import QuintetError, nearest
 from .pretrained import read_checkpoint
 from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
-from .task import Task, record_of, restore_description
+from .task import Task, commands_of, record_of, restore_description
 
-OPTIONS = ("name", "run_dir", "trust")  # what quintet adds to the Lightning CLI
+# jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
+# tensors are values.
+register_type(Tensor, Tensor.tolist, torch.tensor)
+
+VERBS = ("fit", "validate", "test")  # the Lightning CLI's; every other is a command of the task a checkpoint holds
 
 
 def run_composed(
     verb: str, overrides: Sequence[str], config_dir: str | None = None, show: bool = False
 ) -> "Runner | None":
     """Composes overrides in Hydra's grammar and runs the verb; `show` prints the configuration instead."""
+    options: dict[str, Any] = {}
+    if verb not in VERBS:
+        overrides, options = composition.split_options(overrides, config_dir)
     config = composed(verb, overrides, config_dir)
     if show:
         print(yaml.safe_dump(config, sort_keys=False), end="")
         return None
-    return Runner(arguments={"subcommand": verb, verb: config})
+    if verb in VERBS:
+        return Runner({"subcommand": verb, verb: config})
+    return Runner({"subcommand": "predict", "predict": config}, verb, options)
 
 
 def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
@@ -63,13 +77,20 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
     for key, value in values.items():
-        composition.set_value(nodes, key, value)
+        composition.set_value(nodes, key, composition.class_path_form(value))
     for key in ("model", "data"):
         if not nodes[key] or "class_path" not in nodes[key]:
             raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
         composition.check_options(nodes[key], key)
     for key in ("callbacks", "logger"):
-        named = composition.class_path_form(tree.get(key) or {})
+        # `callbacks.progress=null` switches one off.
+        named = {label: node for label, node in composition.class_path_form(tree.get(key) or {}).items() if node}
+        if nodes["trainer"].get("enable_progress_bar") is False:
+            named.pop("progress", None)
+        for label, node in named.items():
+            if "class_path" not in node:
+                known = [other for other in named if other != label]
+                raise QuintetError(f"{key}.{label} is not configured here; {nearest(label, known)}")
         composition.check_options(named, key)
         nodes["trainer"][key] = list(named.values())
     return {
@@ -91,24 +112,37 @@ def find_checkpoint(given: str, name: str) -> Path:
 
 
 class Runner(LightningCLI):
-    """The Lightning CLI, run in a run folder, with self-describing checkpoints and a test after training."""
+    """The Lightning CLI, run in a run folder, with self-describing checkpoints and a test after training.
 
-    def __init__(self, arguments: dict[str, Any] | list[str]) -> None:
+    A command of a task (`predict`, and what its domain adds) runs in place of the Lightning CLI's own `predict`.
+    """
+
+    def __init__(
+        self, arguments: dict[str, Any] | list[str], command: str = "predict", options: dict[str, Any] | None = None
+    ) -> None:
         _quieten_lightning()
+        self.command, self.options = command, options or {}
         self.console = Console(soft_wrap=True)
+        # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
+        set_parsing_settings(import_path_denylist=["quintet.cli"])
         quiet = {"exit_on_error": False}
-        super().__init__(
-            Task,
-            DataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_kwargs=quiet | {verb: quiet for verb in self.subcommands()},
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=arguments,
-        )
+        inherited = RUN_FOLDER in os.environ
+        try:
+            super().__init__(
+                Task,
+                DataModule,
+                save_config_callback=None,
+                seed_everything_default=0,
+                parser_kwargs=quiet | dict.fromkeys(self.subcommands(), quiet),
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=arguments,
+            )
+        finally:
+            if not inherited:  # the next command of this Python process has a folder of its own
+                os.environ.pop(RUN_FOLDER, None)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="folder under runs/")
@@ -128,14 +162,23 @@ class Runner(LightningCLI):
             config.ckpt_path = str(path)
             self.record = record_of(read_checkpoint(path), path)
         self.folder = self._run_folder(config)
-        if self.subcommand == "fit" and rank_zero_only.rank == 0:
-            self._write_config(config)
+        self.typed_config = config
         self.config[self.subcommand] = composition.substitute_run(config, self.folder)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # a mistyped value leaves no empty folder behind
+            raise
 
     def _run_folder(self, config: Namespace) -> Path:
         """The folder of this run: a resumed run keeps its own; validate, test and predict write into one beside it."""
         if inherited := os.environ.get(RUN_FOLDER):
             return Path(inherited)
+        if rank_zero_only.rank != 0 and not config.run_dir:
+            raise QuintetError("processes started one by one cannot agree on a new folder; add run_dir=FOLDER")
         run = run_folder_of(config.ckpt_path) if config.ckpt_path else None
         if config.run_dir:
             run = Path(config.run_dir)
@@ -145,11 +188,8 @@ class Runner(LightningCLI):
                     f"{run} already holds a run; resume it with ckpt_path={run}/checkpoints/last.ckpt or choose another"
                 )
         run = run or new_run_folder(config.name)
-        folder = (
-            run
-            if self.subcommand == "fit"
-            else new_output_folder(run, {"predict": "predictions"}.get(self.subcommand, self.subcommand))
-        )
+        kind = self.subcommand if self.subcommand in VERBS else self.command
+        folder = run if kind == "fit" else new_output_folder(run, {"predict": "predictions"}.get(kind, kind))
         os.environ[RUN_FOLDER] = str(folder.resolve())
         return folder.resolve()
 
@@ -163,6 +203,8 @@ class Runner(LightningCLI):
             path.write_text(f"# quintet fit --config {_shown(path)}\n{text}")
 
     def after_instantiate_classes(self) -> None:
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            self._write_config(self.typed_config)
         if self.record is not None:
             named = self.record["task"]["class_path"].rsplit(".", 1)[-1]
             if named != type(self.model).__name__:
@@ -180,18 +222,23 @@ class Runner(LightningCLI):
             default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
         )
 
+    def fit(self, **arguments: Any) -> None:
+        try:
+            self.trainer.fit(**arguments)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            last = self.folder / "checkpoints" / "last.ckpt"
+            command = f"quintet fit --config {_shown(self.folder / 'config.yaml')}"
+            command += f" --ckpt_path {_shown(last)}" if last.is_file() else ""
+            self._say(f"interrupted; continue with: {command}")
+            raise KeyboardInterrupt from None
+
     def after_fit(self) -> None:
-        if self.trainer.interrupted:
-            self._say(
-                f"interrupted; continue with: quintet fit --config {_shown(self.folder / 'config.yaml')} --ckpt_path {_shown(self.folder / 'checkpoints' / 'last.ckpt')}"
-            )
-            return
         best = Path(self.trainer.checkpoint_callback.best_model_path) if self.trainer.checkpoint_callback else None
         self.datamodule.setup("test")
-        if "test" not in self.datamodule.datasets or best is None or not best.is_file():
-            self._say(
-                f"no test: {'no checkpoint was written' if best is None or not best.is_file() else 'the data has no test part'}\nfolder: {_shown(self.folder)}"
-            )
+        written = best is not None and best.is_file()
+        if not written or "test" not in self.datamodule.datasets:
+            reason = "the data has no test part" if written else "no checkpoint was written"
+            self._say(f"not tested: {reason}\nfolder: {_shown(self.folder)}")
             return
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         self._close(best)
@@ -213,12 +260,30 @@ class Runner(LightningCLI):
         )
 
     def predict(self, **arguments: Any) -> None:
+        method = getattr(type(self.model), self.command, None)
+        if not getattr(method, "is_command", False):
+            known = commands_of(type(self.model))
+            raise QuintetError(
+                f"{type(self.model).__name__} has no command '{self.command}'; {nearest(self.command, known)}"
+            )
         if self.trainer.world_size > 1:
-            raise QuintetError("predict runs in one process; add trainer.devices=1")
-        results = self.trainer.predict(**arguments)
-        if rank_zero_only.rank == 0:
-            for path in self.model.write_predictions(results, self.folder):
-                self._say(f"wrote {_shown(path)}")
+            raise QuintetError(f"{self.command} runs in one process; add trainer.devices=1")
+        self.model.load_state_dict(read_checkpoint(arguments["ckpt_path"])["state_dict"])
+        for path in method(
+            self.model.eval(), self.datamodule, self.trainer, self.folder, **self._typed_options(method)
+        ):
+            self._say(f"wrote {_shown(path)}")
+
+    def _typed_options(self, method: Callable) -> dict[str, Any]:
+        """The options of a command, checked against the names and types of its keyword arguments."""
+        skipped = {"data", "trainer", "folder"}
+        accepted = set(inspect.signature(method).parameters) - {"self", *skipped}
+        for name in self.options:
+            if name not in accepted:
+                raise QuintetError(f"{self.command} has no option '{name}'; {nearest(name, accepted)}")
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_method_arguments(type(self.model), self.command, skip=skipped)
+        return parser.parse_object(self.options).as_dict()
 
     def _say(self, text: str) -> None:
         if rank_zero_only.rank == 0:
@@ -238,14 +303,14 @@ def _quieten_lightning() -> None:
         "instantiate_classes",
         "callbacks used to create the checkpoint",
         "Using `DistributedSampler` with the dataloaders",
+        "WeightAveraging doesn't support sharding",
+        "in eval mode at the start of training",  # frozen normalization is meant to be
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}.*")
 
 
 def build_data(path: str, overrides: Sequence[str]) -> DataModule:
     """The data module for a path of the user's: the one `data=GROUP` names, else the first that recognises the path."""
-    from jsonargparse import ArgumentParser
-
     if not Path(path).exists():
         raise QuintetError(f"no file or folder {path}")
     groups = [item.split("=", 1)[1] for item in overrides if item.startswith("data=")] or composition.config_names(

@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -13,30 +15,55 @@ from rich.console import Console
 from rich.table import Table
 
 from . import composition
-from .errors import QuintetError
+from .errors import QuintetError, one_line
 from .run_folder import RUN_FOLDER
+from .runner import composed, run_composed
 
 
 def sweep(verb: str, overrides: list[str], config_dir: str | None = None) -> int:
     """Runs the verb for every combination of values and prints a table of what each measured."""
     if verb != "fit":
         raise QuintetError(f"a sweep fits; '{verb} -m' is not possible")
-    name = next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
+    name = composed("fit", _first_of_each(overrides), config_dir)["name"]  # a mistake is said before anything runs
     folder = Path("runs").resolve() / name / f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     typed = sys.argv
     sys.argv = [typed[0], "--multirun", f"hydra.sweep.dir={folder}", *map(composition.forced, overrides)]
     try:
-        with composition.search_first(config_dir):
+        with composition.search_first(config_dir), _hydra_errors():
             hydra_main(version_base="1.3", config_path=str(composition.CONFIG_FOLDER), config_name="config")(_job)()
     finally:
         sys.argv = typed
     return _print_table(folder)
 
 
+def _first_of_each(overrides: list[str]) -> list[str]:
+    """The overrides with the first of several values each, without those whose values a sweeper thinks up."""
+    first = []
+    for override in overrides:
+        read = composition.parsed(override)
+        if read.is_choice_sweep() or read.is_range_sweep():
+            first.append(f"{override.split('=', 1)[0]}={next(read.sweep_string_iterator())}")
+        elif not read.is_sweep_override():
+            first.append(override)
+    return first
+
+
+@contextmanager
+def _hydra_errors() -> Iterator[None]:
+    """While it lasts, Hydra raises errors instead of printing a traceback and leaving."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
 def _job(config: DictConfig) -> None:
     """One run of a sweep: as if its overrides had been typed alone, in the folder Hydra gave it."""
-    from .runner import run_composed
-
     whole = HydraConfig.instance().cfg
     job = HydraConfig.get()
     folder = Path(job.runtime.output_dir)
@@ -53,6 +80,10 @@ def _job(config: DictConfig) -> None:
     sys.argv += [f"--config-dir={user_folders[0]}"] if user_folders else []
     try:
         run_composed("fit", [*overrides, f"run_dir={folder}"], user_folders[0] if user_folders else None)
+    except Exception as error:  # the other runs go on; the table shows this one as failed
+        if os.environ.get("QUINTET_DEBUG") == "1":
+            raise
+        print(f"error: run {folder.name} ({' '.join(overrides)}): {one_line(error)}", file=sys.stderr)
     finally:
         sys.argv = typed
         HydraConfig.instance().cfg = whole

@@ -40,6 +40,21 @@ class StepResult:
     targets: Tensor
 
 
+def command(method: Callable) -> Callable:
+    """Marks a task's method as a command: `quintet <name> ckpt_path=... <option>=<value>`.
+
+    It is called as `method(data, trainer, folder, **options)` with the checkpoint's weights loaded, and returns the
+    paths of the files it wrote. Options are its keyword arguments, checked against their types.
+    """
+    method.is_command = True
+    return method
+
+
+def commands_of(task_type: type) -> list[str]:
+    """Names of the commands a task has."""
+    return [name for name in dir(task_type) if getattr(getattr(task_type, name, None), "is_command", False)]
+
+
 class Task(Described, L.LightningModule):
     """Loss, metrics, optimizer, schedule, freezing, compilation and checkpoints of a domain task.
 
@@ -127,6 +142,11 @@ class Task(Described, L.LightningModule):
         """Writes what `predict_step` returned as files people open; returns their paths."""
         raise QuintetError(f"{type(self).__name__} cannot write predictions")
 
+    @command
+    def predict(self, data: DataModule, trainer: L.Trainer, folder: Path) -> list[Path]:
+        """Predicts for the files `data` names and writes the predictions into `folder`."""
+        return self.write_predictions(trainer.predict(self, datamodule=data), folder)
+
     # Building
 
     def adopt(self, description: Any, restoring: bool = False) -> None:
@@ -157,7 +177,9 @@ class Task(Described, L.LightningModule):
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
         result = self.step(batch)
         size = result.targets.shape[0]
-        self.log("train/loss", result.loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
+        self.log(
+            "train/loss", result.loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size, sync_dist=True
+        )
         return result.loss
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
@@ -178,9 +200,10 @@ class Task(Described, L.LightningModule):
         if self.unfreeze_epoch is not None and self.trainer.world_size > 1:
             # DDP fixes at its start which gradients it exchanges.
             raise QuintetError("model.unfreeze_epoch needs a single process; freeze in one run, continue in a second")
+        self.record()  # what a checkpoint cannot describe is refused now, not after an epoch
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
-        # Dropout and drop path draw from (seed, epoch, batch, process): a resumed run draws what an uninterrupted one does.
+        # Dropout and drop path draw from (seed, epoch, batch, process), so a resumed run draws what a whole one does.
         if seed := os.environ.get("PL_GLOBAL_SEED"):
             draw = (int(seed), self.current_epoch, batch_index, self.global_rank)
             torch.manual_seed(zlib.crc32(repr(draw).encode()))
@@ -188,7 +211,7 @@ class Task(Described, L.LightningModule):
             self._set_frozen(self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch)
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups))
+        self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self, self.lr, self.weight_decay, self.layer_groups(), self.layer_decay)
@@ -221,18 +244,22 @@ class Task(Described, L.LightningModule):
 
     # Checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint says of itself: how to build the task and its data module, and the data's description."""
         from .. import __version__
 
         record = {
             "version": __version__,
             "task": description_of(self),
-            "description": dataclasses.asdict(self.description),
+            "description": description_of(dataclasses.asdict(self.description), "description"),
         }
         data = self.trainer.datamodule if self._trainer is not None else None
         if isinstance(data, DataModule):
             record["data"] = description_of(data)
-        checkpoint[RECORD] = record
+        return record
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[RECORD] = self.record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = record_of(checkpoint, "this checkpoint")

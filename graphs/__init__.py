@@ -1,1 +1,1 @@
-"""Regression and classification of graphs, nodes and links.."""
+"""Graphs: regression and classification of graphs, nodes and links. Not built yet."""

@@ -70,7 +70,8 @@ class OpSpec:
     function        the public function; takes `backend` by keyword besides the names in the input sets
     backends        its implementations
     cases           tiny input sets by name, which everything runs on, the interpreter and finite differences too: odd
-                    sizes (1, 63, primes), None inputs, edges. Layouts are varied by the tests, not here
+                    sizes (1, 63, primes), None inputs, edges. Layouts are varied by the tests, not here. The first is
+                    the typical one, on which opcheck runs
     differentiable  the names of the inputs that have gradients
     floor           (forward, backward) `Cost` of an input set, given by keyword
     paper           title and arXiv id
@@ -144,10 +145,13 @@ def evaluate(spec: OpSpec, function: Callable, inputs: Inputs, dtype: torch.dtyp
 
     `dtype` rounds those gradients, so that runs in different dtypes are given the same values.
     """
-    inputs, leaves = _require_gradients(spec, inputs)
+    inputs, leaves = require_gradients(spec, inputs)
     outputs = _tensors("output", function(**inputs))
-    roots = [output for output in outputs.values() if output.requires_grad]
-    gradients = [_fixed_normal(root, seed).to(dtype or root.dtype).to(root) for seed, root in enumerate(roots)]
+    roots, gradients = [], []
+    for seed, output in enumerate(outputs.values()):
+        if output.requires_grad:
+            roots.append(output)
+            gradients.append(_fixed_normal(output, seed).to(dtype or output.dtype).to(output))
     found = torch.autograd.grad(roots, list(leaves.values()), gradients, allow_unused=True) if roots else ()
     results = {name: output.detach() for name, output in outputs.items()}
     for (name, leaf), gradient in zip(leaves.items(), found):
@@ -160,7 +164,8 @@ def _fixed_normal(like: Tensor, seed: int) -> Tensor:
     return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def _require_gradients(spec: OpSpec, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor]]:
+def require_gradients(spec: OpSpec, inputs: Inputs) -> tuple[Inputs, dict[str, Tensor]]:
+    """The inputs with gradients required where the operation has them, and those tensors by name."""
     inputs, leaves = dict(inputs), {}
     for name in spec.differentiable:
         if name in inputs:
@@ -204,7 +209,7 @@ def errors(
 
 @dataclass(frozen=True)
 class Measurement:
-    """Median milliseconds of one backend on one case, its worst relative error, and the share of the floor."""
+    """Median milliseconds of one backend on one case, its worst relative error, and the (forward, backward) floor."""
 
     operation: str
     case: str
@@ -248,7 +253,7 @@ def benchmark(
 def _time(spec: OpSpec, backend: str, inputs: Inputs, training: bool) -> float:
     leaves: dict[str, Tensor] = {}
     if training:
-        inputs, leaves = _require_gradients(spec, inputs)
+        inputs, leaves = require_gradients(spec, inputs)
     _wait(inputs)
     start = time.perf_counter()
     outputs = _tensors("output", spec.function(**inputs, backend=backend))

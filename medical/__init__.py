@@ -1,1 +1,1 @@
-"""Segmentation and classification of medical images and volumes.."""
+"""Medical imaging: segmentation and classification of images and volumes. Not built yet."""

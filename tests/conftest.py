@@ -1,7 +1,11 @@
 """Run-time shape checks for the whole suite, few threads, and where the shared data lies."""
 
 import os
+import random
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,3 +40,51 @@ def shared_data():
         return path
 
     return find
+
+
+TOY = Path(__file__).parent / "toy"
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """While it lasts, commands run in `folder`; what they leave in this process is undone afterwards."""
+    before = Path.cwd(), dict(os.environ), list(sys.path), list(sys.argv)
+    os.chdir(folder)
+    sys.argv = ["quintet"]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        os.chdir(before[0])
+        os.environ.clear()
+        os.environ.update(before[1])
+        sys.path[:], sys.argv = before[2], before[3]
+
+
+def copy_toy(folder: Path) -> Path:
+    """A user's folder: own classes, own configurations, own data (83 points, so that no batch size divides them)."""
+    shutil.copytree(TOY, folder, dirs_exist_ok=True)
+    draw = random.Random(0)
+    points = [(draw.gauss(0, 1), draw.gauss(0, 1)) for _ in range(83)]
+    rows = [f"{x:.4f},{y:.4f},{'above' if x + y > 0 else 'below'}" for x, y in points]
+    (folder / "points").mkdir()
+    (folder / "points" / "points.csv").write_text("\n".join(["x,y,label", *rows, ""]))
+    return folder
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A copy of tests/toy with data in it; the test runs in that folder."""
+    with inside(copy_toy(tmp_path)):
+        yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory):
+    """The run folder of a finished `quintet fit` of tests/toy; tests read it and add to it, but change nothing."""
+    from quintet.cli import main
+
+    folder = copy_toy(tmp_path_factory.mktemp("trained"))
+    with inside(folder):
+        assert main(["fit", "experiment=points", "--config-dir", "configs"]) == 0
+    return next((folder / "runs" / "points").iterdir())

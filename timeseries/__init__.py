@@ -1,1 +1,1 @@
-"""Forecasting, classification, anomaly detection and imputation of time series.."""
+"""Time series: forecasting, classification, anomaly detection and imputation. Not built yet."""

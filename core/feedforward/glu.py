@@ -1,13 +1,13 @@
 """Gated linear units: feed-forward layers whose hidden values are multiplied by a gate."""
 
-from collections.abc import Callable
 from math import ceil
 from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ...kernels._activation import Activation
+from ...kernels.glu import glu
 
 
 class GatedLinearUnit(nn.Module):
@@ -28,7 +28,7 @@ class GatedLinearUnit(nn.Module):
         dropout: rate after the product and after the second layer.
     """
 
-    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(torch.sigmoid)
+    activation: ClassVar[Activation] = "sigmoid"
 
     def __init__(
         self,
@@ -46,31 +46,28 @@ class GatedLinearUnit(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.dropout(self.fc2(self.dropout(self.activation(gate) * value)))
+        return self.dropout(self.fc2(self.dropout(glu(self.fc1(x), activation=self.activation))))
 
 
 class SwiGLU(GatedLinearUnit):
     """Gated linear unit with the activation silu(gate) = gate * sigmoid(gate)."""
 
-    activation = staticmethod(F.silu)
+    activation = "silu"
 
 
 class GeGLU(GatedLinearUnit):
     """Gated linear unit with the activation gelu(gate), exact rather than the tanh approximation."""
 
-    activation = staticmethod(F.gelu)
+    activation = "gelu"
 
 
 class ReGLU(GatedLinearUnit):
     """Gated linear unit with the activation max(gate, 0)."""
 
-    activation = staticmethod(F.relu)
+    activation = "relu"
 
 
 class BilinearGLU(GatedLinearUnit):
     """Gated linear unit without an activation: y = fc2(gate * value)."""
 
-    @staticmethod
-    def activation(gate: Tensor) -> Tensor:
-        return gate
+    activation = "identity"

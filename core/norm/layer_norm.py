@@ -1,13 +1,14 @@
 """Layer normalization over the channels of each token."""
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...kernels.layer_norm import layer_norm
+from .parameters import norm_parameters
+
 
 class LayerNorm(nn.Module):
-    """y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, over the last axis.
+    """y = (x - mean(x)) / sqrt(var(x) + eps) * (weight + offset) + bias, over the last axis.
 
     Statistics are in fp32 whatever the input. Paper: "Layer Normalization", arXiv 1607.06450.
 
@@ -16,16 +17,18 @@ class LayerNorm(nn.Module):
         eps: added to the (biased) variance. 1e-6 as in vision transformers; torch.nn.LayerNorm has 1e-5.
         weight: learn a scale.
         bias: learn a shift.
+        offset: 1 makes the learned scale a deviation from one, which weight decay may shrink; it starts at 1 - offset.
     """
 
-    def __init__(self, dim: int, eps: float = 1e-6, weight: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self, dim: int, eps: float = 1e-6, weight: bool = True, bias: bool = True, offset: float = 0.0
+    ) -> None:
         super().__init__()
-        self.dim, self.eps = dim, eps
-        self.weight = nn.Parameter(torch.ones(dim)) if weight else None
-        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+        self.dim, self.eps, self.offset = dim, eps, offset
+        self.weight, self.bias = norm_parameters(dim, weight, bias, offset)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
+        return layer_norm(x, self.weight, self.bias, self.eps, offset=self.offset)
 
     def extra_repr(self) -> str:
         return f"{self.dim}, eps={self.eps}"

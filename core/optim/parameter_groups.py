@@ -38,7 +38,7 @@ def parameter_groups(
         depth = _depth(name, depth_of, depths) if layer_decay is not None else depths
         decays = parameter.ndim > 1 and name not in no_decay
         if (depth, decays) not in groups:
-            scale = (layer_decay or 1.0) ** (depths - depth)
+            scale = 1.0 if layer_decay is None else layer_decay ** (depths - depth)
             groups[depth, decays] = {
                 "name": f"layer {depth}{'' if decays else ', not decayed'}",
                 "params": [],

@@ -1,30 +1,13 @@
 """Rotary positions for queries and keys, along each axis of the grid."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...kernels.rotary import RotaryLayout, rotary
 from ..errors import QuintetError
 from .axial import axial_angles
-
-Layout = Literal["half", "interleaved"]
-
-
-def rotate(
-    x: Float[Tensor, "batch *grid heads head_dim"],
-    cos: Float[Tensor, "*grid 1 pairs"],
-    sin: Float[Tensor, "*grid 1 pairs"],
-    layout: Layout,
-) -> Float[Tensor, "batch *grid heads head_dim"]:
-    """Rotates the channel pairs (a, b) of `x` to (a cos - b sin, a sin + b cos)."""
-    if layout == "half":
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1).to(x.dtype)
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
 
 
 class RotaryPosition(nn.Module):
@@ -43,7 +26,7 @@ class RotaryPosition(nn.Module):
     Raises QuintetError for an odd `head_dim` and for a grid with more axes than the head has pairs.
     """
 
-    def __init__(self, head_dim: int, base: float = 10000.0, layout: Layout = "half") -> None:
+    def __init__(self, head_dim: int, base: float = 10000.0, layout: RotaryLayout = "half") -> None:
         super().__init__()
         if head_dim % 2:
             raise QuintetError(f"rotary positions need an even head_dim; got {head_dim}: change dim or num_heads")
@@ -59,9 +42,7 @@ class RotaryPosition(nn.Module):
             raise QuintetError(f"head_dim={self.head_dim} has fewer channel pairs than the grid {grid} has axes")
         dtype = torch.promote_types(query.dtype, torch.float32)
         angles = axial_angles(grid, pairs // len(grid), self.base, query.device, dtype).flatten(-2)
-        angles = F.pad(angles, (0, pairs - angles.shape[-1])).unsqueeze(-2)
-        cos, sin = angles.cos(), angles.sin()
-        return rotate(query, cos, sin, self.layout), rotate(key, cos, sin, self.layout)
+        return rotary(query, key, F.pad(angles, (0, pairs - angles.shape[-1])), layout=self.layout)
 
     def extra_repr(self) -> str:
         return f"{self.head_dim}, base={self.base}, layout={self.layout}"

@@ -19,9 +19,10 @@ def sincos_position(
 
 
 class SinCosPosition(nn.Module):
-    """x + [sin(p_a w_0), ..., sin(p_a w_{m-1}), cos(p_a w_0), ..., cos(p_a w_{m-1})], axis a by axis, w_j = base^(-j/m).
+    """x + [sin(p_a w_0), ..., sin(p_a w_{m-1}), cos(p_a w_0), ..., cos(p_a w_{m-1})] for each axis a.
 
-    Each of the r grid axes has 2m = 2 * floor(dim / 2r) channels, first axis first; channels that remain get nothing.
+    Frequencies are w_j = base^(-j/m). Each of the r grid axes has 2m = 2 floor(dim / 2r) channels, first axis first;
+    channels that remain get nothing.
     Paper: "Attention Is All You Need", arXiv 1706.03762, section 3.5, whose sines and cosines alternate: the same
     channels in another order.
 

@@ -197,9 +197,8 @@ def test_masks_shrink_with_the_grid(grid):
 
 
 @pytest.mark.compilation
-@pytest.mark.parametrize("placement", ["pre", "post", "peri"])
-def test_compiles_in_one_graph(placement):
-    encoder = Encoder(32, 2, placement=placement, layer_scale=0.1, feedforward=SwiGLU, norm=RMSNorm, drop_path=0.1)
+def test_compiles_in_one_graph():
+    encoder = Encoder(32, 2, placement="peri", layer_scale=0.1, feedforward=SwiGLU, norm=RMSNorm, drop_path=0.1)
     x, mask = torch.randn(2, 5, 32), torch.rand(2, 5) < 0.7
     compiled = torch.compile(encoder, fullgraph=True, backend="aot_eager")
     compiled(x, mask).sum().backward()

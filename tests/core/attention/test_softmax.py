@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from quintet.core.attention import Attention
+from quintet.core.attention.softmax import score_mask
 from quintet.core.errors import QuintetError
 from quintet.core.norm import RMSNorm
 from quintet.core.position import RelativePositionBias, RotaryPosition
@@ -95,6 +96,15 @@ def test_rotary_norms_and_relative_bias_are_where_they_belong():
     weights = (scores + layer.relative_bias((3, 4))).softmax(-1)
     expected = layer.proj(torch.einsum("bhij,bjhd->bihd", weights, value.flatten(1, 2)).flatten(2))
     assert error(layer(x, bias=bias).flatten(1, 2), expected) < 1e-6
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_no_query_is_left_with_nothing_to_attend_to(causal, with_bias):
+    """Not every backend of torch's attention gives zero, and a finite gradient, for a softmax over nothing."""
+    mask = torch.tensor([[False, True, True], [False, False, True], [False, False, False]])
+    combined = score_mask(mask, torch.zeros(1, 1, 3, 3) if with_bias else None, causal)
+    assert ((combined == 0) if with_bias else combined).any(-1).all()
 
 
 def test_gradient_reaches_the_bias():

@@ -1,0 +1,207 @@
+"""The command `quintet`: Hydra composes, the Lightning CLI types and runs.
+
+    quintet fit|validate|test|predict [group=choice] [key.path=value] ...
+    quintet fit -m model.lr=1e-3,3e-4
+    quintet fit --config runs/.../config.yaml --trainer.max_epochs 5
+    quintet list [models|mixers|experiments|data] [pattern]
+    quintet pull NAME [FILE]
+    quintet inspect PATH [data.key=value] ...
+
+Errors are one or two lines; QUINTET_DEBUG=1 shows the traceback.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+VERBS = ("fit", "validate", "test", "predict")  # predict is the command every task has
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    # Spinning OpenMP threads starve each other on small machines; it must be said before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A user's own classes lie where the command is typed, as with `python -m`.
+    sys.path.insert(0, os.getcwd())
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(__doc__.strip())
+        return 0
+    if arguments[0] == "--version":
+        from . import __version__
+
+        print(f"quintet {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    try:
+        return _commands(verb, rest)(rest) or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if os.environ.get("QUINTET_DEBUG") == "1":
+            raise
+        from .core.errors import one_line
+
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _commands(verb: str, rest: Sequence[str]) -> Any:
+    """What runs a verb: a command of this file, or one of the task that a checkpoint holds."""
+    from .core.errors import QuintetError, nearest
+
+    commands = {name: (lambda rest, name=name: run(name, rest)) for name in VERBS}
+    commands |= {"list": list_names, "pull": pull, "inspect": inspect_data}
+    if verb in commands:
+        return commands[verb]
+    if any(argument.startswith("ckpt_path=") for argument in rest):
+        return lambda arguments: run(verb, arguments)
+    raise QuintetError(
+        f"no command is called '{verb}'; {nearest(verb, commands)} (a trained task's own need ckpt_path=...)"
+    )
+
+
+# fit, validate, test, predict
+
+
+def run(verb: str, arguments: list[str]) -> int:
+    """Composes and runs one verb of the Lightning CLI, or a sweep of it."""
+    if "-h" in arguments or "--help" in arguments:
+        print(__doc__.strip())
+        print("\nexperiments: quintet list experiments; every option of one: quintet fit experiment=NAME --cfg")
+        return 0
+    config_dir, arguments = _take_option(arguments, "--config-dir")
+    if "-m" in arguments or "--multirun" in arguments:
+        from .core.sweep import sweep
+
+        return sweep(verb, [argument for argument in arguments if argument not in ("-m", "--multirun")], config_dir)
+    if any(argument.startswith("--") and argument != "--cfg" for argument in arguments):
+        from .core.runner import Runner
+
+        Runner(arguments=[verb, *arguments])
+        return 0
+    from .core.runner import run_composed
+
+    run_composed(verb, [item for item in arguments if item != "--cfg"], config_dir, show="--cfg" in arguments)
+    return 0
+
+
+def _take_option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of `--name VALUE` or `--name=VALUE`, and the arguments without it."""
+    from .core.errors import QuintetError
+
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return argument.split("=", 1)[1], arguments[:index] + arguments[index + 1 :]
+        if argument == name:
+            if index + 1 == len(arguments):
+                raise QuintetError(f"{name} takes a folder: {name} FOLDER")
+            return arguments[index + 1], arguments[:index] + arguments[index + 2 :]
+    return None, arguments
+
+
+# list, pull, inspect
+
+
+def list_names(arguments: list[str]) -> None:
+    """Prints the models, mixers, experiments or data modules whose names match a pattern."""
+    from fnmatch import fnmatch
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from .core import composition, registry
+    from .core.errors import QuintetError, nearest
+    from .core.task import count_parameters
+
+    config_dir, arguments = _take_option(arguments, "--config-dir")
+    kinds = ("models", "mixers", "experiments", "data")
+    kind, pattern = (arguments[:1] or ["models"])[0], (arguments[1:] or ["*"])[0]
+    if kind not in kinds:
+        raise QuintetError(f"nothing to list is called '{kind}'; {nearest(kind, kinds)}")
+    table = Table(title=f"{kind} matching {pattern}" if pattern != "*" else kind)
+    if kind == "models":
+        for column in ("name", "parameters", "pretrained", "what"):
+            table.add_column(column, justify="right" if column == "parameters" else "left")
+        for name in registry.list_models(pattern):
+            entry = registry.model_entry(name)
+            with torch.device("meta"):
+                count = count_parameters(entry.build())
+            table.add_row(name, f"{count / 1e6:.2f} M", "\n".join(entry.pretrained) or "-", entry.summary)
+    elif kind == "mixers":
+        for column in ("name", "grids", "causal", "streaming", "subquadratic", "what"):
+            table.add_column(column)
+        for name in registry.list_mixers(pattern):
+            mixer = registry.mixer_class(name)
+            flags = [
+                str(sorted(mixer.grid_ranks)),
+                *("yes" if f else "-" for f in (mixer.causal, mixer.streaming, mixer.subquadratic)),
+            ]
+            table.add_row(name, *flags, (mixer.__doc__ or "").strip().split("\n")[0])
+    else:
+        group = {"experiments": "experiment", "data": "data"}[kind]
+        for column in ("name", "what"):
+            table.add_column(column)
+        for name in composition.config_names(group, config_dir):
+            if fnmatch(name, pattern):
+                table.add_row(name, composition.config_summary(group, name, config_dir))
+    if table.row_count:
+        Console().print(table)
+    else:
+        print(f"no {kind} match '{pattern}'")
+
+
+def pull(arguments: list[str]) -> None:
+    """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
+    from rich.console import Console
+
+    from .core.errors import QuintetError
+    from .core.pretrained import find_weights, load_weights
+    from .core.registry import model_entry
+
+    if not arguments or len(arguments) > 2:
+        raise QuintetError("quintet pull NAME [TAG|FILE|HUB-ID]; names: quintet list models")
+    entry = model_entry(arguments[0])
+    which = arguments[1] if len(arguments) == 2 else True
+    source = entry.pretrained.get(which, None) if which is not True else next(iter(entry.pretrained.values()), None)
+    path = find_weights(which, entry.pretrained, entry.name)
+    report = load_weights(entry.build(), path)
+    console = Console(soft_wrap=True)
+    console.print(str(report), highlight=False)
+    if source:
+        console.print(f"licence: {source.licence}{'; ' + source.note if source.note else ''}")
+    console.print(
+        f"next: quintet fit experiment={entry.name.split('/')[0]}/finetune data.root=FOLDER "
+        f"model.backbone={entry.name} model.pretrained={'true' if which is True else which}"
+    )
+
+
+def inspect_data(arguments: list[str]) -> int:
+    """Prints what is understood of the user's data and every fault found in it; exit status 1 where there is one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .core.errors import QuintetError
+    from .core.runner import build_data
+
+    if not arguments or "=" in arguments[0]:
+        raise QuintetError("quintet inspect PATH [data=GROUP] [data.key=value]; the path is a folder or file of yours")
+    data = build_data(arguments[0], arguments[1:])
+    console = Console()
+    faults = data.faults()
+    if faults:
+        table = Table(title=f"{len(faults)} faults", title_style="bold red")
+        for column in ("where", "what", "remedy"):
+            table.add_column(column, overflow="fold")
+        for fault in faults:
+            table.add_row(fault.where, fault.what, fault.remedy)
+        console.print(table)
+        return 1
+    data.setup("fit")
+    console.print(data.table())
+    console.print("no faults found")
+    return 0

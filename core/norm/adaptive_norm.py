@@ -1,0 +1,39 @@
+"""A norm whose scale and shift come from a condition, such as a time step or a class."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...kernels._normalization import NormKind
+from ...kernels.modulate import modulate
+
+
+class AdaptiveNorm(nn.Module):
+    """y = normalize(x) * (1 + scale) + shift, over the last axis, with (shift, scale) = linear(silu(condition)).
+
+    The condition is one vector a sample. `linear` starts at zero, so that the norm starts without scale and shift; its
+    first `dim` rows give the shift. Statistics are in fp32 whatever the input. Paper: "Scalable Diffusion Models with
+    Transformers", arXiv 2212.09748, section 3.2.
+
+    Args:
+        dim: width of the tokens.
+        condition_dim: width of the condition; None means `dim`.
+        eps: added to the (biased) variance or the mean square.
+        kind: "layer" standardizes, "rms" divides by the root mean square.
+    """
+
+    def __init__(self, dim: int, condition_dim: int | None = None, eps: float = 1e-6, kind: NormKind = "layer") -> None:
+        super().__init__()
+        self.dim, self.eps, self.kind = dim, eps, kind
+        self.linear = nn.Linear(dim if condition_dim is None else condition_dim, 2 * dim)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(
+        self, x: Float[Tensor, "batch *grid dim"], condition: Float[Tensor, "batch condition_dim"]
+    ) -> Float[Tensor, "batch *grid dim"]:
+        shift, scale = self.linear(F.silu(condition)).chunk(2, dim=-1)
+        return modulate(x, scale, shift, self.eps, kind=self.kind)
+
+    def extra_repr(self) -> str:
+        return f"{self.dim}, eps={self.eps}, kind={self.kind}"

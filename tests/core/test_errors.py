@@ -1,0 +1,50 @@
+"""Suggestions, and errors of other libraries in one line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quintet.core.errors import QuintetError, nearest, one_line
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "answer"),
+    [
+        ("traner", ["trainer", "data"], "nearest: trainer"),
+        ("digit", ["vision/digits", "vision/folder"], "nearest: vision/digits"),
+        ("lrr", ["model.lr", "model.freeze"], "nearest: model.lr"),
+        ("zzz", ["b", "a"], "choices: a, b"),
+        ("zzz", [], "choices: none"),
+        ("zzz", [str(number) for number in range(13)], "13 choices, none of them close"),
+    ],
+)
+def test_nearest_names_what_was_probably_meant(name, choices, answer):
+    assert nearest(name, choices) == answer
+
+
+@given(
+    st.lists(st.text(st.characters(codec="ascii", categories=["Ll"]), min_size=1), min_size=1, unique=True), st.data()
+)
+def test_a_choice_is_its_own_nearest(choices, data):
+    name = data.draw(st.sampled_from(choices))
+    assert nearest(name, choices).startswith(f"nearest: {name}")
+
+
+def test_nearest_names_at_most_three():
+    assert nearest("layer", [f"layer{number}" for number in range(20)]).count("layer") == 3
+
+
+def test_a_quintet_error_is_shown_as_it_is():
+    assert one_line(QuintetError("first\nsecond")) == "first\nsecond"
+
+
+@pytest.mark.parametrize("error", [ValueError("a\n\nb\nc"), KeyError("a"), OSError(28, "No space left on device")])
+def test_any_other_error_is_one_line_with_its_type(error):
+    line = one_line(error)
+    assert "\n" not in line
+    assert line.startswith(f"{type(error).__name__}: ")
+    assert line.endswith("(QUINTET_DEBUG=1 shows where)")
+
+
+def test_an_error_without_a_message_is_named():
+    assert one_line(RuntimeError()).startswith("RuntimeError: ")

@@ -1,0 +1,33 @@
+"""Pictures any domain has."""
+
+import pytest
+
+from quintet.core.pictures import learning_curves
+
+
+def test_one_panel_a_quantity_with_a_line_for_each_stage(tmp_path):
+    rows = [
+        {"epoch": 0, "step": 3, "train/loss": 2.0, "val/loss": 2.5, "val/f1_score": 0.1, "lr": 1.0},
+        {"epoch": 1, "step": 7, "train/loss": 1.0, "val/f1_score": 0.3},
+        {"epoch": 1, "step": 8, "test/loss": 1.0},
+    ]
+    figure = learning_curves(rows)
+    loss, score = figure.axes
+    assert [loss.get_title(), score.get_title()] == ["loss", "f1 score"]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
+    assert lines == {"train": [[1, 2.0], [2, 1.0]], "val": [[1, 2.5]]}
+    assert [line.get_xydata().tolist() for line in score.lines] == [[[1, 0.1], [2, 0.3]]]
+    figure.savefig(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("quantities", "shape"), [(1, (1, 1)), (3, (1, 3)), (4, (2, 3))])
+def test_the_grid_grows_with_the_quantities_and_hides_what_is_left_over(quantities, shape):
+    figure = learning_curves([{"epoch": 0, "step": 0} | {f"val/m{number}": 1.0 for number in range(quantities)}])
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols) == shape
+    assert sum(panel.axison for panel in figure.axes) == quantities
+
+
+def test_no_rows_give_an_empty_picture(tmp_path):
+    learning_curves([]).savefig(tmp_path / "curves.png")

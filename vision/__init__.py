@@ -1,0 +1,29 @@
+"""Image classification: models, the data modules `Digits` and `ImageFolder`, and the task `ImageClassifier`.
+
+Importing this package registers its models; data, tasks and pictures load when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from . import models
+
+_HOMES = {
+    "ImageClassifier": "tasks",
+    "ImagePredictions": "tasks",
+    "Digits": "data",
+    "ImageFolder": "data",
+    "ImageDescription": "data",
+}
+
+__all__ = ["models", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

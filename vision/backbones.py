@@ -1,0 +1,161 @@
+"""From what a user writes for `backbone` to a network: a registered name, `timm:<name>`, a class or a function.
+
+Whatever it came from, the network then answers the same questions: its published weights, the order of its layers and
+which of its parameters are the head.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from ..core.errors import QuintetError, nearest
+from ..core.pretrained import LoadReport, load_pretrained
+from ..core.registry import model_entry
+
+TIMM = "timm:"
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A class or function that builds an image model once the data says how many classes and channels there are."""
+
+    def __call__(self, *, num_classes: int, in_channels: int) -> nn.Module: ...
+
+
+def build_backbone(
+    backbone: str | Backbone, num_classes: int, in_channels: int, arguments: Mapping[str, Any]
+) -> nn.Module:
+    """The network with random weights; `arguments` go to its constructor.
+
+    Raises QuintetError for an unknown name and for an argument the backbone does not take.
+    """
+    if is_timm(backbone):
+        return _build_timm(backbone, num_classes, in_channels, arguments)
+    build = model_entry(backbone).build if isinstance(backbone, str) else backbone
+    try:
+        return build(num_classes=num_classes, in_channels=in_channels, **arguments)
+    except TypeError as error:
+        # Only the complaint about an argument that was passed from here is the user's; others are mistakes in the code.
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None or unknown[1] not in {"num_classes", "in_channels", *arguments}:
+            raise
+        raise QuintetError(f"{name_of(backbone)} takes no {unknown[1]}; {_remedy(build, unknown[1])}") from None
+
+
+def load_backbone(
+    network: nn.Module,
+    backbone: str | Backbone,
+    which: bool | str,
+    num_classes: int,
+    in_channels: int,
+    arguments: Mapping[str, Any],
+) -> LoadReport:
+    """Loads the default published weights (`which` True), a tag, a file or a hub id into a network built here.
+
+    Raises QuintetError where they cannot be had or do not fit.
+    """
+    if not is_timm(backbone):
+        sources = model_entry(backbone).pretrained if isinstance(backbone, str) else {}
+        return load_pretrained(network, which, sources, name=name_of(backbone))
+    import timm
+
+    base = backbone.removeprefix(TIMM).split(".")[0]
+    tags = [known.split(".", 1)[1] for known in timm.list_pretrained(f"{base}.*")]
+    if which is not True and which not in tags:
+        return load_pretrained(network, which, {}, name=backbone)
+    full = backbone.removeprefix(TIMM) if which is True else f"{base}.{which}"
+    try:
+        # timm itself adapts the first layer to other channels, positions to other sizes, and a head of another size.
+        source = timm.create_model(full, pretrained=True, num_classes=num_classes, in_chans=in_channels, **arguments)
+    except Exception as error:  # hub, network and checksum errors are of a dozen types
+        raise QuintetError(
+            f"cannot load the weights of timm:{full} ({_first_line(error)}); fetch the file elsewhere and pass its "
+            "path as model.pretrained=FILE"
+        ) from None
+    state = source.state_dict()
+    network.load_state_dict(state)
+    replaced = list(head_keys_of(network)) if num_classes != source.pretrained_cfg["num_classes"] else []
+    return LoadReport(f"timm:{full}", "timm", len(state) - len(replaced), head_replaced=replaced)
+
+
+def layer_groups_of(network: nn.Module, backbone: str | Backbone) -> list[list[str]]:
+    """Prefixes of parameter names from the first layer to the last, without the head; empty where nobody says."""
+    if not is_timm(backbone):
+        return network.layer_groups() if hasattr(network, "layer_groups") else []
+    from timm.models import group_parameters
+
+    head = set(head_keys_of(network))
+    groups = group_parameters(network, network.group_matcher(coarse=False))
+    layers = [[name for name in groups[layer] if name not in head] for layer in sorted(groups)]
+    return [names for names in layers if names]
+
+
+def head_keys_of(network: nn.Module) -> tuple[str, ...]:
+    """Names of the head's parameters; empty where nobody says."""
+    return tuple(getattr(network, "head_keys", ()))
+
+
+def expected_statistics(network: nn.Module) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation the published weights of a timm model were trained with, None for other models."""
+    known = getattr(network, "pretrained_cfg", None)
+    return (list(known["mean"]), list(known["std"])) if known else None
+
+
+def name_of(backbone: str | Backbone) -> str:
+    """What to call a backbone in a message."""
+    if isinstance(backbone, str):
+        return backbone
+    target = _target(backbone)
+    return getattr(target, "__name__", type(target).__name__)
+
+
+def is_timm(backbone: str | Backbone) -> bool:
+    return isinstance(backbone, str) and backbone.startswith(TIMM)
+
+
+def _build_timm(backbone: str, num_classes: int, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:
+    import timm
+
+    name = backbone.removeprefix(TIMM)
+    if "mixer" in arguments:
+        raise QuintetError(f"{backbone} takes no mixer; give a registered backbone, such as nat_mini")
+    # Only models of the installed library: timm's other kinds of names fetch a configuration from elsewhere.
+    if not timm.is_model(name):
+        raise QuintetError(f"timm has no model '{name}'; {nearest(name.split('.')[0], timm.list_models())}")
+    try:
+        network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **arguments)
+    except (TypeError, AssertionError, RuntimeError) as error:
+        if not arguments:
+            raise
+        raise QuintetError(f"{backbone} refuses {dict(arguments)}: {_first_line(error)}") from None
+    classifier = network.pretrained_cfg.get("classifier") or ()
+    prefixes = (classifier,) if isinstance(classifier, str) else classifier
+    heads = tuple(f"{prefix}." for prefix in prefixes)
+    network.head_keys = tuple(key for key, _ in network.named_parameters() if key.startswith(heads))
+    return network
+
+
+def _remedy(build: Callable, argument: str) -> str:
+    if argument == "mixer":
+        return "give a backbone that does, such as nat_mini"
+    if argument in ("num_classes", "in_channels"):
+        return "a backbone is called with num_classes and in_channels"
+    target = _target(build)
+    parameters = inspect.signature(target).parameters.values()
+    result = inspect.signature(target).return_annotation
+    if inspect.isclass(result) and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        parameters = inspect.signature(result).parameters.values()
+    return nearest(argument, [parameter.name for parameter in parameters])
+
+
+def _target(factory: Any) -> Any:
+    """The class or function behind a partial; jsonargparse hands a class to a partial of its own instantiator."""
+    passed = next((item for item in getattr(factory, "args", ()) if inspect.isclass(item)), None)
+    return passed or getattr(factory, "func", factory)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

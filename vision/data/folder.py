@@ -1,0 +1,316 @@
+"""Photographs of one's own: class folders, folders of splits or a CSV, looked through before training."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from rich.table import Table
+from torch.utils.data import Dataset
+
+from ...core.data import Augmented, DataModule, Fault
+from ...core.errors import QuintetError, nearest
+from .images import DEEP_MODES, NORMALIZATIONS, UNLABELLED, ImageDescription, ImageFiles, OnImage
+from .report import report
+from .scan import ImageFacts, relative, scan
+from .sources import Entry, Listing, find_labelled, find_unlabelled, holds_labelled_images, natural
+from .splits import stratified_split
+from .transforms import Fit, Recipe, augmentation, evaluation
+
+MEASURED = 1000  # training images from which mean and standard deviation are taken
+
+
+@dataclass
+class Examination:
+    """What was found in a folder: usable images by part, facts of each file, what is wrong and what is remarkable."""
+
+    parts: dict[str, list[Entry]]
+    origins: dict[str, str]
+    classes: list[str]
+    facts: dict[Path, ImageFacts]
+    faults: list[Fault]
+    remarks: list[str]
+
+    def counts(self, part: str) -> dict[str, int]:
+        found = Counter(entry.label for entry in self.parts[part])
+        return {name: found[name] for name in self.classes}
+
+
+class ImageFolder(DataModule):
+    """Classified photographs from the user's own files, and unclassified ones for prediction.
+
+    Training, validation and test read one of
+
+        root/<class>/*.jpg                        split here: seeded, stratified, equal files kept together
+        root/{train,val,test}/<class>/*.jpg       or valid, validation; a missing part is split off train
+        root.csv with path,label[,split][,group]  paths relative to the CSV; images of one group stay in one part
+
+    and prediction any folder, file or CSV of images. Every image Pillow reads is taken, upright, as RGB or grayscale.
+    All files are decoded once before training; what was found of them is remembered in the user's cache folder.
+
+    Args:
+        root: the folder or CSV.
+        image_size: what the network sees, one number or height and width.
+        channels: 3 for RGB, 1 for grayscale.
+        augmentation: none, light, medium or strong (quintet.vision.data.transforms).
+        flip: mirror training images; off where left and right matter.
+        fit: how evaluation brings an image to its size: cut the middle out ("crop"), "pad" or "stretch".
+        val_fraction: share of the images for validation where the user has not split them.
+        test_fraction: share for the test; 0 for none, 1 to test on everything.
+        normalization: subtract and divide by the statistics of published weights, or of these images ("data").
+        on_error: "raise" refuses files, rows and folders that cannot be used, "skip" leaves them out and says so.
+        batch_size: images in a batch.
+        num_workers: processes that decode images; 0 decodes in the training process.
+        seed: of the split, the order and the augmentation.
+
+    Raises:
+        QuintetError: from `setup`, where there is nothing to learn from or files cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        image_size: int | tuple[int, int] | list[int] = 224,
+        channels: Literal[1, 3] = 3,
+        augmentation: Recipe = "medium",
+        flip: bool = True,
+        fit: Fit = "crop",
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        normalization: Literal["imagenet", "inception", "clip", "data"] = "imagenet",
+        on_error: Literal["raise", "skip"] = "raise",
+        *,
+        batch_size: int = 32,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        self.root = Path(root).expanduser()
+        self.image_size = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise QuintetError(f"data.image_size is {image_size}; give one positive number, or height and width")
+        for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+            if not 0 <= value <= 1:
+                raise QuintetError(f"data.{name} is {value}; it lies between 0 and 1")
+        if val_fraction + test_fraction > 1:
+            raise QuintetError(f"data.val_fraction {val_fraction} + data.test_fraction {test_fraction} is more than 1")
+        self.channels = channels
+        self.augmentation = augmentation
+        self.flip = flip
+        self.fit = fit
+        self.fractions = {"val": val_fraction, "test": test_fraction}
+        self.normalization = normalization
+        self.on_error = on_error
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return holds_labelled_images(path)
+
+    def adopt(self, description: ImageDescription) -> None:
+        super().adopt(description)
+        self.__dict__.pop("examination", None)
+
+    def prepare(self, stages: tuple[str, ...]) -> None:
+        # A task that already knows its classes decides how images are read, also where nobody called `adopt`.
+        trained = getattr(getattr(self.trainer, "lightning_module", None), "description", None)
+        if trained is not None and not self.datasets and self._described is None:
+            self.adopt(trained)
+        for stage in stages:
+            if stage == "predict":
+                self.datasets[stage] = self._unlabelled()
+                continue
+            entries = self._usable().parts[stage]
+            if entries:
+                self.datasets[stage] = self._dataset_of(entries, stage)
+            elif stage != "test":
+                raise QuintetError(f"{self.root} leaves no {stage} images; {self._why_none(stage)}")
+
+    def description(self) -> ImageDescription:
+        return self._described or self._measured
+
+    def faults(self) -> list[Fault]:
+        return self.examination.faults
+
+    def table(self) -> Table:
+        seen = self._described.image_size if self._described else self.image_size
+        return report(self.root, self.examination, seen, skipped=self.on_error == "skip")
+
+    @cached_property
+    def examination(self) -> Examination:
+        """The user's folder, looked through once; faults are listed, not raised."""
+        listing = find_labelled(self.root)
+        facts, faults = scan([entry.path for entry in listing.entries], self.root)
+        described = self._described
+        if described:
+            faults += self._too_bright(facts, described.bit_depth)
+        readable = [entry for entry in listing.entries if entry.path in facts]
+        parts, origins = self._split(readable, facts)
+        classes = described.classes if described else sorted({entry.label for entry in parts["train"]}, key=natural)
+        if not described and len(classes) < 2:
+            found = f"only the class '{classes[0]}'" if classes else "no class"
+            faults = [Fault(str(self.root), f"has {found} to train on", "a classifier needs two"), *faults]
+        known = set(classes)
+        for part, entries in parts.items():
+            parts[part] = [entry for entry in entries if entry.label in known]
+            faults += self._unknown_labels([entry for entry in entries if entry.label not in known], classes, part)
+        return Examination(
+            parts, origins, classes, facts, [*listing.faults, *faults], listing.remarks + self._leaks(parts, facts)
+        )
+
+    def _usable(self) -> Examination:
+        """The examination, once nothing stands in the way of training."""
+        found = self.examination
+        if found.faults and self.on_error == "raise":
+            first = found.faults[0]
+            more = f" ({len(found.faults)} faults in all: quintet inspect {self.root})" if len(found.faults) > 1 else ""
+            raise QuintetError(f"{first.where} {first.what}; {first.remedy}{more}")
+        if self._described is None and len(found.classes) < 2:
+            fault = next(fault for fault in found.faults if fault.where == str(self.root))
+            raise QuintetError(f"{fault.where} {fault.what}; {fault.remedy}")
+        return found
+
+    def _split(
+        self, entries: list[Entry], facts: dict[Path, ImageFacts]
+    ) -> tuple[dict[str, list[Entry]], dict[str, str]]:
+        """The parts as the user split them; what they left open is split off the rest."""
+        parts: dict[str, list[Entry]] = {"train": [], "val": [], "test": []}
+        for entry in entries:
+            parts[entry.split or "train"].append(entry)
+        origins = dict.fromkeys(parts, "as given")
+        open_parts = {name: fraction for name, fraction in self.fractions.items() if not parts[name]}
+        if parts["train"] and any(open_parts.values()):
+            pool = parts["train"]
+            # Equal files, or what the user calls a group, must not stand on both sides.
+            groups = [entry.group or facts[entry.path].digest for entry in pool]
+            chosen = stratified_split([entry.label for entry in pool], open_parts, self.seed, groups)
+            for name, indices in chosen.items():
+                parts[name] = [pool[index] for index in indices]
+            for name, fraction in open_parts.items():
+                origins[name] = f"{fraction:.0%} of each class, seed {self.seed}" if fraction else "none wanted"
+            origins["train"] = "the rest"
+        return parts, origins
+
+    def _unknown_labels(self, entries: list[Entry], classes: list[str], part: str) -> list[Fault]:
+        """Labels that training never sees, one fault a label."""
+        examples: dict[str, list[Entry]] = defaultdict(list)
+        for entry in entries:
+            examples[str(entry.label)].append(entry)
+        return [
+            Fault(
+                found[0].where or relative(found[0].path, self.root),
+                f"has the label '{label}', which {'the model' if self._described else 'train'} does not know "
+                f"({len(found)} image{'s' * (len(found) > 1)} of {part})",
+                f"correct it or add it to train; {nearest(label, classes)}",
+            )
+            for label, found in examples.items()
+        ]
+
+    def _leaks(self, parts: dict[str, list[Entry]], facts: dict[Path, ImageFacts]) -> list[str]:
+        """Remarks on equal files that stand in two parts or under two labels."""
+        seen: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+        for part, entries in parts.items():
+            for entry in entries:
+                seen[facts[entry.path].digest].append((part, entry))
+        twins = [found for found in seen.values() if len(found) > 1]
+        remarks = []
+        for what, key in (
+            ("in two parts (leakage)", lambda item: item[0]),
+            ("under two labels", lambda item: item[1].label),
+        ):
+            if found := [group for group in twins if len({key(item) for item in group}) > 1]:
+                first, second = (relative(item[1].path, self.root) for item in found[0][:2])
+                stand = "1 file stands" if len(found) == 1 else f"{len(found)} files stand"
+                remarks.append(f"{stand} {what}, e.g. {first} = {second}")
+        return remarks
+
+    def _too_bright(self, facts: dict[Path, ImageFacts], bit_depth: int) -> list[Fault]:
+        """Takes out images whose values lie beyond what the model was trained on, one fault an image."""
+        beyond = [path for path, fact in facts.items() if (fact.brightest or 0) >= 2**bit_depth]
+        return [
+            Fault(
+                relative(path, self.root),
+                f"holds the value {facts.pop(path).brightest}, the model was trained on {bit_depth}-bit images",
+                "rescale it, or leave it out with data.on_error=skip",
+            )
+            for path in beyond
+        ]
+
+    def _why_none(self, stage: str) -> str:
+        if stage == "val" and self.fractions["val"] == 0:
+            return "give data.val_fraction above 0, or a val folder"
+        return f"add more images a class, or a {stage} folder"
+
+    @cached_property
+    def _measured(self) -> ImageDescription:
+        """The description of these images, from the training part."""
+        found = self._usable()
+        counts = found.counts("train")
+        description = ImageDescription(
+            classes=list(counts),
+            channels=self.channels,
+            image_size=self.image_size,
+            mean=[0.0] * self.channels,
+            std=[1.0] * self.channels,
+            class_counts=list(counts.values()),
+            bit_depth=_bit_depth(found.facts.values()),
+            fit=self.fit,
+        )
+        if self.normalization == "data":
+            description.mean, description.std = self._statistics(description, found.parts["train"])
+        else:
+            mean, std = NORMALIZATIONS[self.normalization]
+            pick = (lambda values: list(values)) if self.channels == 3 else (lambda values: [sum(values) / 3])
+            description.mean, description.std = pick(mean), pick(std)
+        return description
+
+    def _statistics(self, description: ImageDescription, entries: list[Entry]) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel over a seeded sample of the training images."""
+        chosen = random.Random(self.seed).sample(entries, min(MEASURED, len(entries)))
+        seen = evaluation(description.image_size, description.mean, description.std, description.fit)
+        images = ImageFiles([entry.path for entry in chosen], [UNLABELLED] * len(chosen), description, seen)
+        sums = torch.zeros(2, self.channels, dtype=torch.float64)
+        for index in range(len(images)):
+            pixels = images[index].image.double().flatten(1)
+            sums += torch.stack((pixels.mean(1), pixels.square().mean(1))) / len(images)
+        deviation = (sums[1] - sums[0].square()).clamp(min=0).sqrt()
+        return sums[0].tolist(), deviation.clamp(min=1e-3).tolist()
+
+    def _dataset_of(self, entries: list[Entry], stage: str) -> Dataset:
+        known = self.description()
+        label_of = {name: label for label, name in enumerate(known.classes)}
+        paths, labels = [entry.path for entry in entries], [label_of[entry.label] for entry in entries]
+        if stage != "train":
+            return ImageFiles(paths, labels, known, evaluation(known.image_size, known.mean, known.std, known.fit))
+        changed = augmentation(self.augmentation, known.image_size, known.mean, known.std, self.flip, known.fit)
+        return Augmented(ImageFiles(paths, labels, known), OnImage(changed))
+
+    def _unlabelled(self) -> Dataset:
+        if self._described is None:
+            raise QuintetError(
+                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
+            )
+        listing: Listing = find_unlabelled(self.root)
+        facts, faults = scan([entry.path for entry in listing.entries], self.root)
+        faults = [*listing.faults, *faults, *self._too_bright(facts, self._described.bit_depth)]
+        if faults and (self.on_error == "raise" or not facts):
+            first = faults[0]
+            more = f" ({len(faults)} such faults)" if len(faults) > 1 else ""
+            raise QuintetError(f"{first.where} {first.what}; {first.remedy}{more}")
+        for fault in faults:
+            rank_zero_info(f"left out: {fault.where} {fault.what}")
+        known = self._described
+        paths = [entry.path for entry in listing.entries if entry.path in facts]
+        return ImageFiles(
+            paths, [UNLABELLED] * len(paths), known, evaluation(known.image_size, known.mean, known.std, known.fit)
+        )
+
+
+def _bit_depth(facts: Iterable[ImageFacts]) -> int:
+    """Bits that the images of more than 8 bits really use: many cameras put 12 bits into 16."""
+    brightest = max((fact.brightest for fact in facts if fact.mode in DEEP_MODES), default=0)
+    return next((bits for bits in (8, 10, 12, 14, 16) if brightest < 2**bits), 16)

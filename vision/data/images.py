@@ -1,0 +1,194 @@
+"""What an image is to a task: its description, its sample, and reading a file of any mode as 8-bit grayscale or RGB."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...core.errors import QuintetError
+
+UNLABELLED = -1
+
+# Statistics that published weights were trained with; gray is the mean over the colours.
+NORMALIZATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+
+DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grayscale of more than 8 bits
+
+
+@dataclass
+class ImageDescription:
+    """What a classifier must know of its images.
+
+    Args:
+        classes: names, in the order of the labels.
+        channels: 1 for grayscale, 3 for RGB.
+        image_size: height and width the network sees.
+        mean: one value a channel, subtracted from values in [0, 1].
+        std: one value a channel, divided by afterwards.
+        class_counts: training images of each class.
+        bit_depth: bits that grayscale images of more than 8 bits really use; they are divided by 2^bit_depth - 1.
+        fit: how an image of another shape is brought to `image_size`: crop, pad or stretch.
+    """
+
+    classes: list[str]
+    channels: int
+    image_size: list[int]
+    mean: list[float]
+    std: list[float]
+    class_counts: list[int]
+    bit_depth: int = 16
+    fit: str = "crop"
+
+
+class ImageSample(NamedTuple):
+    """An image with its label (-1 where unknown) and where it came from; a batch has the same fields, collated."""
+
+    image: Any
+    label: Any
+    path: Any
+
+
+class OnImage:
+    """Applies a transform to the image of a sample and leaves label and path alone."""
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: ImageSample) -> ImageSample:
+        return sample._replace(image=self.transform(sample.image))
+
+
+class ImageFiles(Dataset):
+    """Image files with labels, read when asked for.
+
+    Args:
+        paths: the files.
+        labels: one a file, -1 where unknown.
+        description: how to read them (channels, size, bit depth).
+        transform: applied to each PIL image; None hands out the PIL image.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        labels: Sequence[int],
+        description: ImageDescription,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        self.paths, self.labels = list(paths), list(labels)
+        self.description = description
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> ImageSample:
+        path = self.paths[index]
+        # Twice the size the network sees keeps a random crop sharp; a large JPEG is decoded at a fraction of its cost.
+        image = read_image(
+            path,
+            self.description.channels,
+            at_least=2 * max(self.description.image_size),
+            bit_depth=self.description.bit_depth,
+        )
+        return ImageSample(self.transform(image) if self.transform else image, self.labels[index], str(path))
+
+
+class ImagesInMemory(Dataset):
+    """Images that lie in memory as one float tensor (N, C, H, W), with labels and names."""
+
+    def __init__(self, images: Tensor, labels: Sequence[int], names: Sequence[str]) -> None:
+        self.images, self.labels, self.names = images, list(labels), list(names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> ImageSample:
+        return ImageSample(self.images[index], self.labels[index], self.names[index])
+
+
+def read_image(path: str | Path, channels: int = 3, at_least: int | None = None, bit_depth: int = 16) -> Image.Image:
+    """Reads any image Pillow reads as 8-bit RGB or grayscale, upright.
+
+    The EXIF orientation is applied, palettes and CMYK are converted, transparency is laid over white, of several frames
+    the first is taken, and grayscale of more than 8 bits is divided by 2^bit_depth - 1.
+
+    Args:
+        path: the file.
+        channels: 3 for RGB, 1 for grayscale.
+        at_least: lets a JPEG be decoded at 1/2, 1/4 or 1/8 size as long as both sides keep this many pixels.
+        bit_depth: bits that images of more than 8 bits really use.
+
+    Raises:
+        QuintetError: the file is empty, damaged, truncated or of a mode that has no meaning as a photograph.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise QuintetError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return upright(open_image(content, at_least, gray=channels == 1), channels, bit_depth)
+    except QuintetError as error:
+        raise QuintetError(f"{path} {error}") from None
+
+
+def open_image(content: bytes, at_least: int | None = None, gray: bool = False) -> Image.Image:
+    """Decodes the bytes of a file whole, as they are; raises QuintetError whose message lacks only the file's name."""
+    if not content:
+        raise QuintetError("is empty (0 bytes)")
+    try:
+        image = Image.open(io.BytesIO(content))
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            image.draft("L" if gray and image.mode in ("L", "RGB") else None, (at_least, at_least))
+        image.load()
+    except UnidentifiedImageError:
+        raise QuintetError("is not an image Pillow knows") from None
+    except Image.DecompressionBombError:
+        raise QuintetError("has too many pixels to be opened safely") from None
+    except Exception as error:  # every format plugin raises its own types for damaged content
+        text = str(error).split("\n")[0] or type(error).__name__
+        raise QuintetError("is truncated" if "truncated" in text.lower() else f"is damaged ({text})") from None
+    return image
+
+
+def upright(image: Image.Image, channels: int = 3, bit_depth: int = 16) -> Image.Image:
+    """8-bit RGB or grayscale, the way up its EXIF orientation says; raises QuintetError for modes without a meaning."""
+    # Before any conversion: not every conversion keeps the EXIF block.
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode in DEEP_MODES:
+        values = np.asarray(image).astype(np.float64)
+        limit = 2**bit_depth - 1
+        if values.min() < 0 or values.max() > limit:
+            found = int(values.min() if values.min() < 0 else values.max())
+            raise QuintetError(f"holds the value {found}, outside the 0..{limit} of {bit_depth}-bit images")
+        image = Image.fromarray(np.rint(values * (255 / limit)).astype(np.uint8))
+    elif image.mode == "F":
+        raise QuintetError("holds floating point numbers, whose range for black and white is not known")
+    target = "L" if channels == 1 else "RGB"
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        image = Image.new("RGBA", layered.size, "white")
+        image.alpha_composite(layered)
+    try:
+        return image if image.mode == target else image.convert(target)
+    except ValueError as error:
+        raise QuintetError(f"has mode {image.mode}, which cannot become {target} ({error})") from None
+
+
+def denormalize(images: Tensor, description: ImageDescription) -> Tensor:
+    """Undoes the normalization of a batch (B, C, H, W): values in [0, 1] for display."""
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (description.mean, description.std)
+    )
+    return (images.detach().float().cpu() * std + mean).clamp(0, 1)

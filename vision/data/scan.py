@@ -1,0 +1,133 @@
+"""Looks into every image file before training: can it be decoded whole, how large is it, has its content a twin.
+
+What was found of a good file is remembered under the user's cache folder by path, size and time of change, so that only
+new and changed files are decoded the next time.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+from rich.progress import track
+
+from ...core.data import Fault
+from ...core.errors import QuintetError
+from ...core.pretrained import cache_folder
+from .images import DEEP_MODES, open_image, upright
+
+VERSION = 1  # of what is remembered; another number forgets it
+SHOWN_FROM = 300  # files to decode from which a progress bar appears
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What a decoded file is: size, Pillow mode, sha256 of its bytes, frames, and its largest value beyond 8 bits."""
+
+    width: int
+    height: int
+    mode: str
+    digest: str
+    frames: int = 1
+    brightest: int | None = None
+
+
+def scan(paths: Iterable[Path], root: Path) -> tuple[dict[Path, ImageFacts], list[Fault]]:
+    """Facts of every file that can be decoded, and a fault for every other one.
+
+    Args:
+        paths: the files.
+        root: the user's folder; names in faults are relative to it.
+    """
+    paths = list(dict.fromkeys(paths))
+    memory = _Memory(root)
+    facts = {path: known for path in paths if (known := memory.recall(path)) is not None}
+    unknown = [path for path in paths if path not in facts]
+    faults = []
+    # Pillow lets go of the interpreter while it decodes, so threads use every core.
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        found = pool.map(facts_of, unknown)
+        shown = track(found, "checking images", len(unknown), transient=True, disable=len(unknown) < SHOWN_FROM)
+        for path, result in zip(unknown, shown):
+            if isinstance(result, ImageFacts):
+                facts[path] = result
+            else:
+                faults.append(
+                    Fault(relative(path, root), result, "delete it, replace it, or leave it out with data.on_error=skip")
+                )
+    if unknown:
+        memory.remember(facts)
+    return facts, faults
+
+
+def facts_of(path: Path) -> ImageFacts | str:
+    """Facts of one file, or what is wrong with it."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    try:
+        # At 1/8 size a JPEG's bytes are still read to their end, which finds a truncated one at half the cost.
+        image = open_image(content, at_least=64)
+        mode = image.mode
+        brightest = int(np.asarray(image).max()) if mode in DEEP_MODES else None
+        # The second picture in a phone's MPO is a preview or a depth map, not a frame.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        width, height = Image.open(io.BytesIO(content)).size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
+            width, height = height, width
+        upright(image)
+    except QuintetError as error:
+        return str(error)
+    except Exception as error:  # a damaged EXIF block or frame table
+        return f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return ImageFacts(width, height, mode, hashlib.sha256(content).hexdigest(), frames, brightest)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A file's name as the user knows it: below their folder where it lies there."""
+    folder = root if root.is_dir() else root.parent
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+class _Memory:
+    """Facts of files seen before, in one JSON file a root folder."""
+
+    def __init__(self, root: Path) -> None:
+        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+        self.file = cache_folder() / "images" / f"{name}.json"
+        self.known: dict[str, list] = {}
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads(self.file.read_text())
+            if content.get("version") == VERSION:
+                self.known = content["files"]
+
+    def recall(self, path: Path) -> ImageFacts | None:
+        entry = self.known.get(str(path.absolute()))
+        return ImageFacts(**entry[1]) if entry and entry[0] == _stamp(path) else None
+
+    def remember(self, facts: dict[Path, ImageFacts]) -> None:
+        files = {str(path.absolute()): (_stamp(path), asdict(found)) for path, found in facts.items()}
+        # Remembering only saves time: a cache that cannot be written is no reason not to train.
+        with contextlib.suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            partial = self.file.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(json.dumps({"version": VERSION, "files": files}))
+            os.replace(partial, self.file)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,242 @@
+"""Finds images and their labels where people keep them: class folders, folders of splits, a CSV, or loose files."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from ...core.data import Fault
+from ...core.errors import QuintetError, nearest
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+# Registered with Pillow, but documents, videos or scientific containers it cannot or should not open as a photograph.
+NOT_PHOTOGRAPHS = {
+    ".pdf",
+    ".ps",
+    ".eps",
+    ".mpg",
+    ".mpeg",
+    ".h5",
+    ".hdf",
+    ".bufr",
+    ".grib",
+    ".wmf",
+    ".emf",
+    ".fit",
+    ".fits",
+}
+
+CLEANUP = "remove it, or put images in"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as the user listed it; what they did not say is None, `where` names a CSV's row."""
+
+    path: Path
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    where: str | None = None
+
+
+@dataclass
+class Listing:
+    """What lies in the user's folder: images, what is wrong with their arrangement, and what is worth a remark."""
+
+    entries: list[Entry] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def find_labelled(root: Path) -> Listing:
+    """Images with labels: `root/<class>/*`, `root/{train,val,test}/<class>/*` or a CSV of path,label[,split][,group].
+
+    Raises QuintetError where there is nothing to read.
+    """
+    if root.is_file():
+        return read_csv(root)
+    _check_folder(root)
+    listing = Listing()
+    folders = _subfolders(root)
+    splits = [folder for folder in folders if folder.name.lower() in SPLITS and _subfolders(folder)]
+    if splits:
+        for folder in splits:
+            _read_classes(folder, SPLITS[folder.name.lower()], listing, root)
+        if others := [folder.name for folder in folders if folder not in splits and any(_images_below(folder))]:
+            listing.remarks.append(f"folders beside the splits are not read: {', '.join(others)}")
+    else:
+        _read_classes(root, None, listing, root)
+    if not listing.entries and any(_images_below(root)):
+        raise QuintetError(
+            f"{root} holds images but no class folders; sort them into {root.name}/CLASS/ or give a CSV of path,label"
+        )
+    if not listing.entries:
+        raise QuintetError(_nothing_found(root))
+    return listing
+
+
+def find_unlabelled(root: Path) -> Listing:
+    """Every image below a folder, a single image, or the `path` column of a CSV. Raises QuintetError where none is."""
+    if root.is_file():
+        return read_csv(root, labelled=False) if _is_table(root) else Listing([Entry(root)])
+    _check_folder(root)
+    listing = Listing([Entry(path) for path in _images_below(root)])
+    if not listing.entries:
+        raise QuintetError(_nothing_found(root))
+    return listing
+
+
+def holds_labelled_images(root: Path) -> bool:
+    """Whether a path looks like something `find_labelled` reads; looks at no more than it must."""
+    if root.is_file():
+        return _is_table(root) and {"path", "label"} <= set(_header(root))
+    return root.is_dir() and any(True for folder in _subfolders(root) for _ in _images_below(folder))
+
+
+def read_csv(path: Path, labelled: bool = True) -> Listing:
+    """Rows of path,label and optionally split and group; paths are relative to the CSV. Faults name row numbers."""
+    if not _is_table(path):
+        raise QuintetError(f"{path} is neither a folder nor a CSV of path,label")
+    header = _header(path)
+    needed = ["path", "label"] if labelled else ["path"]
+    if missing := [name for name in needed if name not in header]:
+        raise QuintetError(
+            f"{path} has no column {' and no column '.join(repr(name) for name in missing)}; "
+            f"its first row says {', '.join(header) or 'nothing'}, expected path,label and optionally split,group"
+        )
+    listing = Listing()
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, fieldnames=header, delimiter=_delimiter(path))
+        next(rows)
+        for row in rows:
+            entry = _entry(row, f"{path.name} row {rows.line_num}", path.parent, labelled, listing.faults)
+            if entry is not None:
+                listing.entries.append(entry)
+    if not listing.entries and not listing.faults:
+        raise QuintetError(f"{path} has a header but no rows; add one row an image")
+    return listing
+
+
+def _entry(row: dict, where: str, folder: Path, labelled: bool, faults: list[Fault]) -> Entry | None:
+    """The image of one row, or None and a fault."""
+    value = {name: (text or "").strip() for name, text in row.items() if isinstance(name, str)}
+    file, label, split = value["path"], value.get("label", ""), value.get("split", "").lower()
+    if not file:
+        faults.append(Fault(where, "has no path", "fill it in or delete the row"))
+    elif labelled and not label:
+        faults.append(Fault(where, f"has no label for {file}", "fill it in or delete the row"))
+    elif labelled and split and split not in SPLITS:
+        faults.append(Fault(where, f"has the split '{split}'", "write train, val or test"))
+    elif not (folder / file).is_file():
+        faults.append(Fault(where, f"names {file}, which does not exist", "paths are relative to the CSV; correct it"))
+    else:
+        return Entry(folder / file, label or None, SPLITS.get(split), value.get("group") or None, where)
+    return None
+
+
+def _read_classes(folder: Path, split: str | None, listing: Listing, root: Path) -> None:
+    """Adds the images of each class folder, natural order: class 2 comes before class 10."""
+    for class_folder in _subfolders(folder):
+        paths = list(_images_below(class_folder))
+        where = str(class_folder.relative_to(root))
+        if not paths:
+            listing.faults.append(Fault(where, "is a class folder without images", CLEANUP))
+        listing.entries += [Entry(path, class_folder.name, split) for path in paths]
+        if others := _other_files(class_folder):
+            listing.remarks.append(f"{where} also holds {others}, which are not read")
+    loose = [path for path in folder.iterdir() if path.is_file() and _is_image(path)]
+    if loose and _subfolders(folder):
+        listing.remarks.append(
+            f"{len(loose)} images lie in {folder.name} beside the class folders and have no label, e.g. {loose[0].name}"
+        )
+
+
+def _check_folder(root: Path) -> None:
+    if not root.is_dir():
+        siblings = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
+        hint = f"; {nearest(root.name, siblings)}" if siblings else ""
+        raise QuintetError(f"no folder or CSV {root}{hint}")
+
+
+def _nothing_found(root: Path) -> str:
+    others = _other_files(root)
+    return f"{root} holds no images Pillow reads" + (f", only {others}; convert them to JPEG or PNG" if others else "")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
+    return sorted(found, key=lambda path: natural(path.name))
+
+
+def natural(name: str) -> tuple[bool, int, str]:
+    """Sorts names that are numbers by their value, before all others."""
+    number = name.isascii() and name.isdigit()
+    return (not number, int(name) if number else 0, name)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    return (path for path in _files_below(folder) if _is_image(path))
+
+
+def _other_files(folder: Path) -> str:
+    """What else lies below a folder, e.g. `3 .heic, 1 .txt`."""
+    kinds = Counter(path.suffix.lower() or path.name for path in _files_below(folder) if not _is_image(path))
+    del kinds[".db"]  # thumbnails a file manager left
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _suffixes() and not path.name.startswith(".")
+
+
+@cache
+def _suffixes() -> frozenset[str]:
+    Image.init()
+    return (
+        frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+        - NOT_PHOTOGRAPHS
+    )
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
+
+
+def _delimiter(path: Path) -> str:
+    """The separator of the header: a comma, or what spreadsheets of other countries write."""
+    first = _first_line(path)
+    return max(",;\t", key=first.count)
+
+
+def _header(path: Path) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([_first_line(path)], delimiter=_delimiter(path)), [])]
+
+
+def _first_line(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise QuintetError(f"{path} row {row} is not UTF-8 text; save the CSV as UTF-8") from None
+    return text.split("\n", 1)[0].rstrip("\r")

@@ -1,0 +1,4 @@
+"""Image models; importing this registers them."""
+
+from .nat import NeighborhoodAttentionTransformer as NeighborhoodAttentionTransformer
+from .vit import VisionTransformer as VisionTransformer

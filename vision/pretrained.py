@@ -1,0 +1,181 @@
+"""Published weights of the vision models: where they are, under which licence, and how their projects name the tensors.
+
+Layouts: TIMM (https://github.com/huggingface/pytorch-image-models), SHI_LABS
+(https://github.com/SHI-Labs/Neighborhood-Attention-Transformer) and HUGGING_FACE (Nat and Dinat of transformers).
+"""
+
+from math import isqrt
+
+import torch
+
+from ..core.pretrained import Layout, Source, StateDict
+
+# Vision Transformer
+
+
+def add_positions_to_tokens(state: StateDict) -> StateDict:
+    """Moves the positions of class and register tokens into these tokens, and gives the others the grid's shape.
+
+    Published tables have a row for no, one or every such token, in front of the rows of a square grid of patches.
+    """
+    state = dict(state)
+    table = state.pop("position.position")
+    side = isqrt(table.shape[1])
+    rows, patches = table.split((table.shape[1] - side**2, side**2), dim=1)
+    for name in ("class_token", "register_tokens"):
+        if name in state and rows.shape[1]:
+            count = state[name].shape[1]
+            state[name] = state[name] + rows[:, :count]
+            rows = rows[:, count:]
+    return state | {"position.position": patches.reshape(side, side, -1)}
+
+
+TIMM_VIT = Layout(
+    name="timm",
+    marker=r"^blocks\.\d+\.attn\.qkv\.",
+    renames=(
+        (r"^cls_token$", "class_token"),
+        (r"^reg_token$", "register_tokens"),
+        (r"^pos_embed$", "position.position"),
+        (r"^patch_embed\.proj\.", "patch_embedding.projection."),
+        (r"^(blocks|norm)\.", r"encoder.\1."),
+        (r"\.attn\.", ".mixer."),
+        (r"\.mlp\.", ".feedforward."),
+        (r"\.ls([12])\.", r".scale\1."),
+    ),
+    convert=add_positions_to_tokens,
+)
+
+HALVES = "images scaled to [-1, 1]: mean 0.5, standard deviation 0.5"
+IMAGENET = "images normalised by ImageNet's mean and standard deviation"
+
+
+def timm_sources(model: str, *tags: str) -> dict[str, Source]:
+    """Sources on timm's hub, by tag; the first one is the default."""
+    sources = {}
+    for tag in tags:
+        by_imagenet_statistics = tag.startswith(("dino", "mae"))
+        sources[tag] = Source(
+            f"hub:timm/{model}.{tag}",
+            licence="cc-by-nc-4.0" if tag == "mae" else "apache-2.0",
+            note=IMAGENET if by_imagenet_statistics else HALVES,
+        )
+    return sources
+
+
+VIT_TINY = timm_sources("vit_tiny_patch16_224", "augreg_in21k_ft_in1k", "augreg_in21k")
+VIT_SMALL = timm_sources("vit_small_patch16_224", "augreg_in21k_ft_in1k", "augreg_in1k", "augreg_in21k", "dino")
+VIT_SMALL_PATCH8 = timm_sources("vit_small_patch8_224", "dino")
+VIT_SMALL_PATCH32 = timm_sources("vit_small_patch32_224", "augreg_in21k_ft_in1k", "augreg_in21k")
+VIT_BASE = timm_sources(
+    "vit_base_patch16_224",
+    "augreg2_in21k_ft_in1k",
+    "augreg_in21k_ft_in1k",
+    "orig_in21k_ft_in1k",
+    "augreg_in1k",
+    "sam_in1k",
+    "augreg_in21k",
+    "orig_in21k",
+    "dino",
+    "mae",
+)
+VIT_BASE_PATCH8 = timm_sources(
+    "vit_base_patch8_224", "augreg2_in21k_ft_in1k", "augreg_in21k_ft_in1k", "augreg_in21k", "dino"
+)
+VIT_BASE_PATCH32 = timm_sources(
+    "vit_base_patch32_224", "augreg_in21k_ft_in1k", "augreg_in1k", "sam_in1k", "augreg_in21k", "orig_in21k"
+)
+VIT_LARGE = timm_sources("vit_large_patch16_224", "augreg_in21k_ft_in1k", "augreg_in21k", "orig_in21k", "mae")
+VIT_LARGE_PATCH32 = timm_sources("vit_large_patch32_224", "orig_in21k")
+
+# Neighborhood Attention Transformer
+
+
+SHI_LABS = Layout(
+    name="SHI-Labs",
+    marker=r"^levels\.\d+\.blocks\.\d+\.attn\.",
+    renames=(
+        (r"^patch_embed\.proj\.", "stem.convolutions."),
+        (r"^patch_embed\.norm\.", "stem.norm."),
+        (r"^levels\.(\d+)\.blocks\.", r"encoder.stages.\1.blocks."),
+        (r"^levels\.(\d+)\.downsample\.", r"encoder.downsamples.\1."),
+        (r"\.attn\.", ".mixer."),
+        (r"\.mlp\.", ".feedforward."),
+        (r"\.gamma([12])$", r".scale\1.gamma"),
+    ),
+)
+
+
+def join_queries_keys_values(state: StateDict) -> StateDict:
+    """Stacks the three projections of each attention, and splits its block's two layer scales."""
+    joined = {}
+    for key, value in state.items():
+        if key.endswith((".mixer.key.weight", ".mixer.key.bias", ".mixer.value.weight", ".mixer.value.bias")):
+            continue
+        if ".mixer.query." in key:
+            parts = [state[key.replace(".query.", f".{name}.")] for name in ("query", "key", "value")]
+            joined[key.replace(".query.", ".qkv.")] = torch.cat(parts)
+        elif key.endswith(".layer_scale_parameters"):
+            for number, gamma in enumerate(value, start=1):
+                joined[key.replace("layer_scale_parameters", f"scale{number}.gamma")] = gamma
+        else:
+            joined[key] = value
+    return joined
+
+
+HUGGING_FACE_NAT = Layout(
+    name="Hugging Face",
+    marker=r"^(dinat|nat)\.encoder\.levels\.",
+    renames=(
+        (r"^(dinat|nat)\.embeddings\.patch_embeddings\.projection\.", "stem.convolutions."),
+        (r"^(dinat|nat)\.embeddings\.norm\.", "stem.norm."),
+        (r"^(dinat|nat)\.encoder\.levels\.(\d+)\.layers\.", r"encoder.stages.\2.blocks."),
+        (r"^(dinat|nat)\.encoder\.levels\.(\d+)\.downsample\.", r"encoder.downsamples.\2."),
+        (r"^(dinat|nat)\.layernorm\.", "norm."),
+        (r"^classifier\.", "head."),
+        (r"\.layernorm_before\.", ".norm1."),
+        (r"\.layernorm_after\.", ".norm2."),
+        (r"\.attention\.self\.", ".mixer."),
+        (r"\.attention\.output\.dense\.", ".mixer.proj."),
+        (r"\.intermediate\.dense\.", ".feedforward.fc1."),
+        (r"\.output\.dense\.", ".feedforward.fc2."),
+    ),
+    convert=join_queries_keys_values,
+)
+
+
+def shi_labs_source(path: str) -> Source:
+    return Source(f"https://shi-labs.com/projects/{path}.pth", licence="mit", note=IMAGENET)
+
+
+def shi_labs_hub(name: str) -> Source:
+    return Source(f"hub:shi-labs/{name}", licence="mit", note=IMAGENET)
+
+
+def nat_sources(size: str) -> dict[str, Source]:
+    return {
+        "in1k": shi_labs_source(f"nat/checkpoints/CLS/nat_{size}"),
+        "hub_in1k": shi_labs_hub(f"nat-{size}-in1k-224"),
+    }
+
+
+def dinat_sources(size: str) -> dict[str, Source]:
+    return {
+        "in1k": shi_labs_source(f"dinat/checkpoints/imagenet1k/dinat_{size}_in1k_224"),
+        "hub_in1k": shi_labs_hub(f"dinat-{size}-in1k-224"),
+    }
+
+
+DINAT_LARGE = {
+    "in22k_ft_in1k": shi_labs_source("dinat/checkpoints/imagenet1k/dinat_large_in22k_in1k_224"),
+    "hub_in22k_ft_in1k": shi_labs_hub("dinat-large-in22k-in1k-224"),
+    "in22k": shi_labs_source("dinat/checkpoints/imagenet22k/dinat_large_in22k_224"),
+}
+DINAT_LARGE_384 = {
+    "in22k_ft_in1k": shi_labs_source("dinat/checkpoints/imagenet1k/dinat_large_in22k_in1k_384"),
+    "hub_in22k_ft_in1k": shi_labs_hub("dinat-large-in22k-in1k-384"),
+}
+DINAT_LARGE_384_KERNEL11 = {
+    "in22k_ft_in1k": shi_labs_source("dinat/checkpoints/imagenet1k/dinat_large_in22k_in1k_384_11x11"),
+    "hub_in22k_ft_in1k": shi_labs_hub("dinat-large-11x11-in22k-in1k-384"),
+}

@@ -1,0 +1,250 @@
+"""Image classification: any network over images, cross entropy, and predictions a person can open."""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+from torchvision.transforms import v2
+
+from ..core.errors import QuintetError
+from ..core.mixer import Mixer
+from ..core.task import StepResult, Task
+from .backbones import (
+    Backbone,
+    build_backbone,
+    expected_statistics,
+    head_keys_of,
+    layer_groups_of,
+    load_backbone,
+    name_of,
+)
+from .data.images import ImageDescription, ImageSample, denormalize
+from .pictures import SHOWN, Gallery, Shown, confusion_matrix, image_grid
+
+
+@dataclass
+class ImagePredictions:
+    """What one batch of images was taken for: class probabilities (B, K), and the run's first images for a picture."""
+
+    paths: list[str]
+    probabilities: Float[Tensor, "batch classes"]
+    images: Float[Tensor, "shown channels height width"]
+
+
+class ImageClassifier(Task):
+    """Classifies images with any network, from random or from published weights.
+
+    Training minimises cross entropy, smoothed, weighted and mixed as asked for; the loss on validation and test data is
+    the plain cross entropy. Measured are accuracy, the mean F1 score of the classes, the expected calibration error (On
+    Calibration of Modern Neural Networks, arXiv 1706.04599) and, with more than five classes, top-5 accuracy.
+
+    Args:
+        backbone: a registered name, `timm:<name>`, or a class or function called with `num_classes` and `in_channels`.
+        backbone_arguments: further arguments for a backbone given by name, e.g. {"drop_path": 0.2}.
+        mixer: the mixer to put into the backbone instead of its own.
+        pretrained: true for the default published weights, a tag, a file or a hub id.
+        label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
+        class_weights: "balanced" weighs each class by the inverse of its number of training images.
+        mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
+        cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
+        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the head.
+
+    Raises:
+        QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.
+    """
+
+    description_type: ClassVar[type] = ImageDescription
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "nat_mini",
+        backbone_arguments: dict[str, Any] | None = None,
+        mixer: Callable[[int], Mixer] | None = None,
+        pretrained: bool | str = False,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        **task: Any,
+    ) -> None:
+        super().__init__(**task)
+        if isinstance(backbone, nn.Module):
+            raise QuintetError(
+                f"model.backbone is a built {type(backbone).__name__}, but its classes come from the data; give the "
+                "class or a registered name, and what else it needs as model.backbone_arguments"
+            )
+        if not 0 <= label_smoothing < 1:
+            raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
+        for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+            if alpha < 0:
+                raise QuintetError(f"model.{name} is {alpha}; give 0 for none, or a positive alpha such as 0.2")
+        self.backbone = backbone
+        self.backbone_arguments = dict(backbone_arguments or {})
+        self.mixer = mixer
+        self.pretrained = pretrained
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.mixup, self.cutmix = mixup, cutmix
+        self.gallery: Gallery | None = None
+
+    # Building
+
+    def make(self, description: ImageDescription) -> None:
+        classes = len(description.classes)
+        self.network = build_backbone(self.backbone, classes, description.channels, self._arguments)
+        weights = None
+        if self.class_weights == "balanced":
+            counts = torch.tensor(description.class_counts, dtype=torch.float32)
+            weights = counts.sum() / (classes * counts)
+        self.register_buffer("loss_weights", weights, persistent=False)
+        mixings = {v2.MixUp: self.mixup, v2.CutMix: self.cutmix}
+        self.mixings = [mixing(alpha=alpha, num_classes=classes) for mixing, alpha in mixings.items() if alpha]
+        self.confusion = MulticlassConfusionMatrix(classes)
+        self.freeze_patterns = [name for pattern in self.freeze_patterns for name in self._frozen(pattern)]
+
+    def initialise(self) -> None:
+        if not self.pretrained:
+            return
+        known = self.description
+        report = load_backbone(
+            self.network, self.backbone, self.pretrained, len(known.classes), known.channels, self._arguments
+        )
+        say = rank_zero_only(print)
+        say(report)
+        expected = expected_statistics(self.network)
+        if known.channels == 3 and expected not in (None, (known.mean, known.std)):
+            mean, std = expected
+            say(f"{name_of(self.backbone)} was trained with mean {mean} and std {std}; see data.normalization")
+
+    def layer_groups(self) -> list[list[str]]:
+        groups = layer_groups_of(self.network, self.backbone)
+        if not groups and self.layer_decay is not None:
+            name = name_of(self.backbone)
+            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
+        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        return self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
+
+    def _frozen(self, pattern: str) -> list[str]:
+        """A pattern of `freeze` as it is, but "backbone" as the names of all parameters outside the head."""
+        if pattern not in ("backbone", "backbone.*"):
+            return [pattern]
+        head = head_keys_of(self.network)
+        if not head:
+            name = name_of(self.backbone)
+            raise QuintetError(f"model.freeze: {name} does not say which parameters are its head (head_keys)")
+        return [f"network.{name}" for name, _ in self.network.named_parameters() if name not in head]
+
+    # Steps
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Logits of normalized images."""
+        return self.network(images)
+
+    def step(self, batch: ImageSample) -> StepResult:
+        images, targets = batch.image, batch.label
+        if not self.training:
+            logits = self(images)
+            loss = F.cross_entropy(logits, targets)
+        else:
+            if self.mixings:
+                images, targets = self._mixed(images, targets)
+            logits = self(images)
+            loss = F.cross_entropy(logits, targets, self.loss_weights, label_smoothing=self.label_smoothing)
+        # Metrics take logits for probabilities where all of them happen to lie between 0 and 1.
+        return StepResult(loss, logits.detach().float().softmax(1), batch.label)
+
+    def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch with mixed images and the mixed targets (B, K) that go with them."""
+        chosen = int(torch.randint(len(self.mixings), ())) if len(self.mixings) > 1 else 0
+        return self.mixings[chosen](images, labels)
+
+    def metrics(self) -> MetricCollection:
+        classes = len(self.description.classes)
+        metrics = {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "f1": MulticlassF1Score(classes, average="macro"),
+            "calibration_error": MulticlassCalibrationError(classes, n_bins=15, norm="l1"),
+        }
+        if classes > 5:
+            metrics["top5_accuracy"] = MulticlassAccuracy(classes, top_k=5, average="micro")
+        return MetricCollection(metrics)
+
+    # Pictures of the test
+
+    def on_test_epoch_start(self) -> None:
+        self.gallery = Gallery(partial(denormalize, description=self.description))
+        self.confusion.reset()
+
+    def test_step(self, batch: ImageSample, batch_index: int) -> None:
+        result = self._evaluate(batch, "test", self.test_metrics)
+        self.gallery.add(batch.image, result.predictions, result.targets)
+        self.confusion.update(result.predictions, result.targets)
+
+    def on_test_epoch_end(self) -> None:
+        # Every process takes part in the sum, though only one draws the picture.
+        self.confused = self.confusion.compute()
+
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        if self.gallery is None or not self.gallery.images:
+            return
+        classes = self.description.classes
+        yield "predictions", image_grid(self.gallery.images, classes, "a sample of the test images")
+        yield "confusion_matrix", confusion_matrix(self.confused, classes)
+        if self.gallery.mistakes:
+            yield "mistakes", image_grid(self.gallery.mistakes, classes, "the most confident mistakes")
+
+    # Prediction
+
+    def predict_step(self, batch: ImageSample, batch_index: int) -> ImagePredictions:
+        probabilities = self(batch.image).float().softmax(1).cpu()
+        # Only the first batches are shown; keeping every image would fill the memory.
+        shown = max(0, SHOWN - batch_index * len(batch.path))
+        return ImagePredictions(list(batch.path), probabilities, denormalize(batch.image[:shown], self.description))
+
+    def write_predictions(self, results: list[ImagePredictions], folder: Path) -> list[Path]:
+        """Writes predictions.csv (path, label, probability of each class) and predictions.png.
+
+        Raises QuintetError where one of them exists already.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        table, picture = folder / "predictions.csv", folder / "predictions.png"
+        for path in (table, picture):
+            if path.exists():
+                raise QuintetError(f"{path} exists and is not overwritten; give another folder or remove it")
+        classes = self.description.classes
+        with table.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", *(f"probability_{name}" for name in classes)])
+            for result in results:
+                for path, row in zip(result.paths, result.probabilities, strict=True):
+                    writer.writerow([path, classes[int(row.argmax())], *(f"{value:.6f}" for value in row.tolist())])
+        confidences = torch.cat([result.probabilities for result in results]).max(1)
+        images = [image for result in results for image in result.images][:SHOWN]
+        shown = [
+            Shown(image, int(label), float(confidence))
+            for image, confidence, label in zip(images, confidences.values, confidences.indices)
+        ]
+        total = len(confidences.values)
+        title = f"{total} images" if len(shown) == total else f"the first {len(shown)} of {total} images"
+        image_grid(shown, classes, title).savefig(picture, dpi=120)
+        return [table, picture]
