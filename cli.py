@@ -6,6 +6,7 @@
     quintet list [models|mixers|experiments|data] [pattern]
     quintet pull NAME [FILE]
     quintet inspect PATH [data.key=value] ...
+    quintet bench kernels [operation ...] [dtype=bfloat16] [compile=false] [output=FOLDER]
 
 Errors are one or two lines; QUINTET_DEBUG=1 shows the traceback.
 """
@@ -54,7 +55,7 @@ def _commands(verb: str, rest: Sequence[str]) -> Any:
     from .core.errors import QuintetError, nearest
 
     commands = {name: (lambda rest, name=name: run(name, rest)) for name in VERBS}
-    commands |= {"list": list_names, "pull": pull, "inspect": inspect_data}
+    commands |= {"list": list_names, "pull": pull, "inspect": inspect_data, "bench": bench}
     if verb in commands:
         return commands[verb]
     if any(argument.startswith("ckpt_path=") for argument in rest):
@@ -79,8 +80,11 @@ def run(verb: str, arguments: list[str]) -> int:
 
         return sweep(verb, [argument for argument in arguments if argument not in ("-m", "--multirun")], config_dir)
     if any(argument.startswith("--") and argument != "--cfg" for argument in arguments):
+        from .core.errors import QuintetError
         from .core.runner import Runner
 
+        if config_dir:
+            raise QuintetError("--config-dir goes with options given as key=value, not with --config and --key value")
         Runner(arguments=[verb, *arguments])
         return 0
     from .core.runner import run_composed
@@ -150,7 +154,7 @@ def list_names(arguments: list[str]) -> None:
             if fnmatch(name, pattern):
                 table.add_row(name, composition.config_summary(group, name, config_dir))
     if table.row_count:
-        Console().print(table)
+        Console(markup=False).print(table)
     else:
         print(f"no {kind} match '{pattern}'")
 
@@ -170,7 +174,7 @@ def pull(arguments: list[str]) -> None:
     source = entry.pretrained.get(which, None) if which is not True else next(iter(entry.pretrained.values()), None)
     path = find_weights(which, entry.pretrained, entry.name)
     report = load_weights(entry.build(), path)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     console.print(str(report), highlight=False)
     if source:
         console.print(f"licence: {source.licence}{'; ' + source.note if source.note else ''}")
@@ -188,10 +192,11 @@ def inspect_data(arguments: list[str]) -> int:
     from .core.errors import QuintetError
     from .core.runner import build_data
 
+    config_dir, arguments = _take_option(arguments, "--config-dir")
     if not arguments or "=" in arguments[0]:
         raise QuintetError("quintet inspect PATH [data=GROUP] [data.key=value]; the path is a folder or file of yours")
-    data = build_data(arguments[0], arguments[1:])
-    console = Console()
+    data = build_data(arguments[0], arguments[1:], config_dir)
+    console = Console(markup=False)
     faults = data.faults()
     if faults:
         table = Table(title=f"{len(faults)} faults", title_style="bold red")
@@ -200,8 +205,26 @@ def inspect_data(arguments: list[str]) -> int:
         for fault in faults:
             table.add_row(fault.where, fault.what, fault.remedy)
         console.print(table)
-        return 1
-    data.setup("fit")
+    else:
+        data.setup("fit")
     console.print(data.table())
-    console.print("no faults found")
-    return 0
+    if not faults:
+        console.print("no faults found")
+    return 1 if faults else 0
+
+
+def bench(arguments: list[str]) -> None:
+    """Times the kernels' operations against their floor, their reference, the compiler and installed peers."""
+    from jsonargparse import ArgumentParser
+
+    from .core.bench import bench_kernels
+    from .core.composition import check_arguments, split_options
+    from .core.errors import QuintetError
+
+    if not arguments or arguments[0] != "kernels":
+        raise QuintetError("quintet bench kernels [operation ...] [dtype=bfloat16] [compile=false] [output=FOLDER]")
+    operations, options = split_options(arguments[1:])
+    check_arguments(bench_kernels, options, "bench")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(bench_kernels, skip={"operations"})
+    bench_kernels(operations, **parser.parse_object(options).as_dict())

@@ -65,7 +65,7 @@ class Introduction(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        console = Console()
+        console = Console(markup=False)
         if isinstance(trainer.datamodule, DataModule):
             console.print(trainer.datamodule.table())
         console.print(f"{type(pl_module).__name__}: {count_parameters(pl_module) / 1e6:.2f} M parameters")

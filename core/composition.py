@@ -237,8 +237,34 @@ def import_class(class_path: str, where: str) -> Any:
     return getattr(module, name)
 
 
+def with_own_defaults(node: Any, replaced: Any = None) -> Any:
+    """Where a class stands in for another that an argument has by default, writes its own defaults into its init_args.
+
+    jsonargparse keeps what the replaced one has under the same names: SwiGLU in place of Mlp would get Mlp's ratio.
+    """
+    if isinstance(node, list):
+        return [with_own_defaults(item, replaced) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "class_path" not in node:
+        return {key: with_own_defaults(value) for key, value in node.items()}
+    target = import_class(node["class_path"], "")
+    defaults = {parameter.name: parameter.default for parameter in _parameters(target)}
+    arguments = {key: with_own_defaults(value, defaults.get(key)) for key, value in node.get("init_args", {}).items()}
+    if inspect.isclass(replaced):
+        shared = {parameter.name for parameter in _parameters(replaced)} & defaults.keys()
+        own = {name: defaults[name] for name in shared if defaults[name] is not inspect.Parameter.empty}
+        arguments = {name: value for name, value in own.items() if not callable(value)} | arguments
+    return {"class_path": node["class_path"], "init_args": arguments}
+
+
 def _arguments(target: Any) -> Iterator[str]:
-    """Names a constructor takes, those of its bases too where it passes `**kwargs` on; nothing where any name goes."""
+    """Names a constructor takes; nothing where any name goes."""
+    return (parameter.name for parameter in _parameters(target))
+
+
+def _parameters(target: Any) -> Iterator[inspect.Parameter]:
+    """What a constructor takes, and its bases where it passes `**kwargs` on."""
     constructors = (
         [base.__init__ for base in target.__mro__ if "__init__" in base.__dict__]
         if inspect.isclass(target)
@@ -246,9 +272,7 @@ def _arguments(target: Any) -> Iterator[str]:
     )
     for constructor in filter(inspect.isroutine, constructors):
         parameters = inspect.signature(constructor).parameters.values()
-        yield from (
-            p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"
-        )
+        yield from (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self")
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return
 

@@ -61,9 +61,13 @@ class Augmented(Dataset):
         if not isinstance(draw, Draw):
             draw = Draw(draw, draw)
         sample = self.dataset[draw.index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw.seed)
+        # The CPU generator alone: torch.manual_seed would reseed the GPUs too, and with them dropout.
+        state = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(draw.seed)
+        try:
             return self.transform(sample)
+        finally:
+            torch.default_generator.set_state(state)
 
 
 class DataModule(Described, L.LightningDataModule):
@@ -88,6 +92,7 @@ class DataModule(Described, L.LightningDataModule):
         self.seed = seed
         self.datasets: dict[str, Dataset] = {}
         self._described: Any = None
+        self._resumed_epoch = 0
 
     def prepare(self, stages: tuple[str, ...]) -> None:
         """Fills `self.datasets` for each of `stages` ("train", "val", "test", "predict")."""
@@ -115,10 +120,24 @@ class DataModule(Described, L.LightningDataModule):
         self._described = description
 
     def setup(self, stage: str | None = None) -> None:
+        # A task that already knows its data, from a checkpoint, decides how new files are read.
+        trained = getattr(self.trainer and self.trainer.lightning_module, "description", None)
+        if trained is not None and self._described is None and not self.datasets:
+            self.adopt(trained)
         stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
         wanted = stages.get(stage, ("train", "val", "test"))
         if missing := tuple(name for name in wanted if name not in self.datasets):
             self.prepare(missing)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._resumed_epoch = state_dict["epoch"]
+
+    def _epoch(self) -> int:
+        """Number of epochs that are done."""
+        return self.trainer.fit_loop.epoch_progress.current.processed if self.trainer else 0
 
     def collate(self) -> Callable | None:
         """How samples become a batch; None for torch's default."""
@@ -135,8 +154,8 @@ class DataModule(Described, L.LightningDataModule):
             shuffle=True,
             seed=self.seed,
         )
-        # A resumed run draws its first order before Lightning tells the sampler which epoch it is.
-        sampler.set_epoch(trainer.current_epoch if trainer else 0)
+        # Worker processes ask for a resumed run's first order before Lightning tells the sampler which epoch it is.
+        sampler.set_epoch(max(self._resumed_epoch, self._epoch()))
         # A last batch of one sample breaks batch normalization; dropping it is made up for by reshuffling each epoch.
         drop_last = len(sampler) > self.batch_size
         return self._loader(dataset, sampler=sampler, drop_last=drop_last)

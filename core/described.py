@@ -11,7 +11,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def description_of(value: Any, where: str = "") -> Any:
         return str.__str__(value)
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, Sequence | set | frozenset):
         items = [description_of(item, f"{where}[{index}]") for index, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, Mapping):
@@ -155,6 +155,17 @@ def check_trusted(description: Any, trusted: Iterable[str] = ()) -> None:
             _target(description, trusted)
         for item in description.values():
             check_trusted(item, trusted)
+
+
+def packages_of(description: Any) -> set[str]:
+    """Packages that a description needs besides those that are always trusted."""
+    if isinstance(description, list | tuple):
+        return {name for item in description for name in packages_of(item)}
+    if not isinstance(description, Mapping):
+        return set()
+    paths = [description[key] for key in ("class_path", "function") if isinstance(description.get(key), str)]
+    own = {path.split(".")[0] for path in paths} - set(TRUSTED_PACKAGES)
+    return own | packages_of(list(description.values()))
 
 
 def _target(description: Mapping[str, Any], trusted: tuple[str, ...]) -> Any:

@@ -63,6 +63,7 @@ def _option_error(text: str) -> str:
         line.strip(" -")
         for line in text.splitlines()
         if re.search(r"not accepted|Expected|expects|Unable|invalid|not valid|[Ii]mport", line)
+        and not re.search(r"Does not validate against any|NoneType", line)
     ]
     expected = [(what, got) for what, got in expected if "NoneType" not in what]
     if expected:

@@ -145,11 +145,14 @@ def read_state_dict(path: str | Path) -> StateDict:
     Raises QuintetError for a missing, damaged or unsafe file.
     """
     content = read_checkpoint(path)
+    own = "quintet" in content  # a task's checkpoint, whose network is one part of it
     for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
     state = {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+    if own and any(key.startswith("network.") for key in state):
+        state = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
     if not state:
         raise QuintetError(f"{path} holds no tensors; expected a state dict")
     return state
@@ -176,7 +179,7 @@ def read_checkpoint(path: str | Path) -> dict:
                 f"{path} was refused: it would run code ({unsafe[1]}) when loaded; "
                 "ask its author for a state dict or safetensors"
             ) from None
-        raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
+        raise QuintetError(f"{path} is damaged or not a checkpoint: torch.save did not write it") from None
     except Exception as error:  # zip, safetensors and pickle readers raise a dozen types for a damaged file
         raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
     if not isinstance(content, dict):

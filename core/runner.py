@@ -16,6 +16,7 @@ from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from . import composition
 from .checkpoint_io import AtomicCheckpointIO
 from .data import DataModule
-from .described import check_trusted
+from .described import check_trusted, packages_of
 from .errors import QuintetError, nearest
 from .pretrained import read_checkpoint
 from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
@@ -63,6 +64,7 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     name = config.name or next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
     run_dir, config.run_dir = config.run_dir, composition.RUN
     tree = composition.plain(config)
+    tree["trust"] = [tree["trust"]] if isinstance(tree["trust"], str) else tree["trust"]
     if verb != "fit" and not tree["ckpt_path"]:
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
     if from_checkpoint:
@@ -82,6 +84,7 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
         if not nodes[key] or "class_path" not in nodes[key]:
             raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
         composition.check_options(nodes[key], key)
+        nodes[key] = composition.with_own_defaults(nodes[key])
     for key in ("callbacks", "logger"):
         # `callbacks.progress=null` switches one off.
         named = {label: node for label, node in composition.class_path_form(tree.get(key) or {}).items() if node}
@@ -103,6 +106,15 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     }
 
 
+def check_types(config: dict[str, Any]) -> None:
+    """Raises what a run would for values of the wrong type, without building anything."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Task, "model")
+    parser.add_subclass_arguments(DataModule, "data")
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
+    parser.parse_object({key: config[key] for key in ("model", "data", "trainer")})
+
+
 def find_checkpoint(given: str, name: str) -> Path:
     """Path of a checkpoint given as a path or as `last`. Raises QuintetError where there is none."""
     path = last_checkpoint(name) if str(given) == "last" else Path(given)
@@ -122,7 +134,7 @@ class Runner(LightningCLI):
     ) -> None:
         _quieten_lightning()
         self.command, self.options = command, options or {}
-        self.console = Console(soft_wrap=True)
+        self.console = Console(soft_wrap=True, markup=False)  # a path may hold brackets
         # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
         set_parsing_settings(import_path_denylist=["quintet.cli"])
         quiet = {"exit_on_error": False}
@@ -255,9 +267,10 @@ class Runner(LightningCLI):
         for key, value in sorted(metrics.items()):
             table.add_row(key, f"{value:.4f}")
         self.console.print(table)
-        self._say(
-            f"folder: {_shown(self.folder)}\nnext:   quintet predict ckpt_path={_shown(checkpoint)} data.root=FOLDER"
-        )
+        command = f"quintet predict ckpt_path={_shown(checkpoint)} data.root=FOLDER"
+        if own := sorted(packages_of(self.model.record())):
+            command += f" trust={own[0] if len(own) == 1 else '[' + ','.join(own) + ']'}"
+        self._say(f"folder: {_shown(self.folder)}\nnext:   {command}")
 
     def predict(self, **arguments: Any) -> None:
         method = getattr(type(self.model), self.command, None)
@@ -304,32 +317,32 @@ def _quieten_lightning() -> None:
         "callbacks used to create the checkpoint",
         "Using `DistributedSampler` with the dataloaders",
         "WeightAveraging doesn't support sharding",
+        "The dirpath has changed",
         "in eval mode at the start of training",  # frozen normalization is meant to be
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}.*")
 
 
-def build_data(path: str, overrides: Sequence[str]) -> DataModule:
+def build_data(path: str, overrides: Sequence[str], config_dir: str | None = None) -> DataModule:
     """The data module for a path of the user's: the one `data=GROUP` names, else the first that recognises the path."""
     if not Path(path).exists():
         raise QuintetError(f"no file or folder {path}")
-    groups = [item.split("=", 1)[1] for item in overrides if item.startswith("data=")] or composition.config_names(
-        "data"
-    )
+    chosen = [item.split("=", 1)[1] for item in overrides if item.startswith("data=")]
     rest, values = composition.split_values([item for item in overrides if not item.startswith("data=")], ("data",))
     if rest:
         raise QuintetError(f"quintet inspect does not understand '{rest[0]}'; it takes data=GROUP and data.key=value")
+    groups = chosen or composition.config_names("data", config_dir)
     for group in groups:
-        tree = composition.plain(composition.compose([f"data={group}", f"++data.root={path}"]))
-        node = composition.class_path_form(tree["data"])
-        data_class = composition.import_class(node["class_path"], "data")
-        if len(groups) == 1 or data_class.recognises(Path(path)):
-            for key, value in values.items():
-                composition.set_value({"data": node}, key, value)
-            composition.check_options(node, "data")
-            parser = ArgumentParser(exit_on_error=False)
-            parser.add_subclass_arguments(DataModule, "data")
-            return parser.instantiate(parser.parse_object({"data": node})).data
+        config = composition.compose([f"data={group}"], config_dir)
+        if not chosen and not composition.import_class(config.data._target_, "data").recognises(Path(path)):
+            continue
+        for key, value in {"data.root": path, **values}.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        node = composition.class_path_form(composition.plain(config)["data"])
+        composition.check_options(node, "data")
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(DataModule, "data")
+        return parser.instantiate(parser.parse_object({"data": node})).data
     raise QuintetError(f"no data module recognises {path}; name one with data=GROUP: {', '.join(groups)}")
 
 

@@ -17,15 +17,16 @@ from rich.table import Table
 from . import composition
 from .errors import QuintetError, one_line
 from .run_folder import RUN_FOLDER
-from .runner import composed, run_composed
+from .runner import check_types, composed, run_composed
 
 
 def sweep(verb: str, overrides: list[str], config_dir: str | None = None) -> int:
     """Runs the verb for every combination of values and prints a table of what each measured."""
     if verb != "fit":
         raise QuintetError(f"a sweep fits; '{verb} -m' is not possible")
-    name = composed("fit", _first_of_each(overrides), config_dir)["name"]  # a mistake is said before anything runs
-    folder = Path("runs").resolve() / name / f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    first = composed("fit", _first_of_each(overrides), config_dir)
+    check_types(first)  # a mistake is said before anything runs
+    folder = Path("runs").resolve() / first["name"] / f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     typed = sys.argv
     sys.argv = [typed[0], "--multirun", f"hydra.sweep.dir={folder}", *map(composition.forced, overrides)]
     try:
@@ -103,7 +104,7 @@ def _print_table(folder: Path) -> int:
         varied = " ".join(item.lstrip("+") for item in overrides if item not in common)
         measured = [f"{summary['metrics'][key]:.4f}" for key in metrics] if summary else ["failed"]
         table.add_row(run.name, varied, *measured)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0 if rows and all(summary for _, _, summary in rows) else 1
 
 

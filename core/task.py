@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from .data import DataModule
 from .described import Described, build, description_of
@@ -157,6 +157,8 @@ class Task(Described, L.LightningModule):
         self.make(description)
         self.val_metrics = self.metrics().clone(prefix="val/")
         self.test_metrics = self.metrics().clone(prefix="test/")
+        # Lightning's own mean over processes is wrong where they see different numbers of samples.
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         if not restoring:
             self.initialise()
         self._set_frozen(True)
@@ -183,17 +185,20 @@ class Task(Described, L.LightningModule):
         return result.loss
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
-        self._evaluate(batch, "val", self.val_metrics)
+        self.evaluate(batch, "val")
 
     def test_step(self, batch: Any, batch_index: int) -> None:
-        self._evaluate(batch, "test", self.test_metrics)
+        self.evaluate(batch, "test")
 
-    def _evaluate(self, batch: Any, stage: str, metrics: MetricCollection) -> StepResult:
+    def evaluate(self, batch: Any, stage: Literal["val", "test"]) -> StepResult:
+        """One step without learning, measured: what `validation_step` and `test_step` do."""
+        metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
         result = self.step(batch)
         size = result.targets.shape[0]
         metrics.update(result.predictions, result.targets)
-        self.log(f"{stage}/loss", result.loss, prog_bar=stage == "val", batch_size=size, sync_dist=True)
-        self.log_dict(dict(metrics), prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
+        loss.update(result.loss, size)
+        measured = {f"{stage}/loss": loss, **metrics}
+        self.log_dict(measured, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
         return result
 
     def on_fit_start(self) -> None:
@@ -266,7 +271,15 @@ class Task(Described, L.LightningModule):
         name = record["task"]["class_path"].rsplit(".", 1)[-1]
         if name != type(self).__name__:
             raise QuintetError(f"the checkpoint is of a {name}, this run builds a {type(self).__name__}")
-        self.adopt(restore_description(type(self), record), restoring=True)
+        trained = restore_description(type(self), record)
+        if self.description not in (None, trained):
+            known, found = dataclasses.asdict(trained), dataclasses.asdict(self.description)
+            differing = [name for name in known if known[name] != found[name]]
+            raise QuintetError(
+                f"the checkpoint was trained on other data: {', '.join(differing)} differ; start a new run, "
+                "or from its weights with model.pretrained=FILE"
+            )
+        self.adopt(trained, restoring=True)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         own = self.state_dict()

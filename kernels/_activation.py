@@ -17,11 +17,11 @@ from ._runtime import jit, tl
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "sigmoid", "identity"]
 
 REFERENCE: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "silu": lambda x: x * torch.sigmoid(x),
     "gelu": lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "relu": lambda x: torch.where(x > 0, x, 0),
-    "sigmoid": lambda x: 1 / (1 + torch.exp(-x)),
+    "sigmoid": torch.sigmoid,
     "identity": lambda x: x,
 }
 TORCH: dict[str, Callable[[Tensor], Tensor]] = {

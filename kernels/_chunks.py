@@ -26,9 +26,7 @@ def join_chunks(x: Tensor, time: int) -> Tensor:
     return x.flatten(2, 3)[:, :, :time].transpose(1, 2)
 
 
-def states_between_chunks(
-    update: Tensor, decay: Tensor, state: Tensor, reverse: bool = False
-) -> tuple[Tensor, Tensor]:
+def states_between_chunks(update: Tensor, decay: Tensor, state: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
     """The state before each chunk and the state after all, from update and decay (batch, heads, chunks, keys, values).
 
     `reverse` runs from the last chunk to the first, as gradients do: then each is the state after its chunk.
@@ -78,34 +76,54 @@ def check_shapes(
 # --- Triton -----------------------------------------------------------------------------------------------------------
 
 
+@jit
+def load_tile(pointer, row, row_stride, rows, column, columns):
+    """The elements [row, column] of a matrix with unit stride along columns, zero outside."""
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    return tl.load(pointer + row[:, None] * row_stride + column[None, :], mask=inside, other=0.0)
+
+
+@jit
+def load_transposed(pointer, row, row_stride, rows, column, columns):
+    """The same elements as [column, row]: transposed operands are loaded, never made from the result of a product."""
+    inside = (column < columns)[:, None] & (row < rows)[None, :]
+    return tl.load(pointer + row[None, :] * row_stride + column[:, None], mask=inside, other=0.0)
+
+
+@jit
+def store_tile(pointer, row, row_stride, rows, column, columns, tile):
+    """Write a tile to the elements [row, column], in their dtype."""
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    tl.store(pointer + row[:, None] * row_stride + column[None, :], tile.to(pointer.dtype.element_ty), mask=inside)
+
+
 @jit(do_not_specialize=("time", "chunks"))
 def _states_kernel(
     key_ptr, value_ptr, decay_ptr, initial_ptr, states_ptr, final_ptr, time, chunks, heads, key_dim, value_dim, scale,
     key_batch, key_time, key_head, value_batch, value_time, value_head, decay_batch, decay_time, decay_head,
-    HAS_INITIAL: tl.constexpr, PER_CHANNEL: tl.constexpr, REVERSE: tl.constexpr, DOT: tl.constexpr,
-    PRECISION: tl.constexpr, LENGTH: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr,
+    HAS_INITIAL: tl.constexpr, PER_CHANNEL: tl.constexpr, REVERSE: tl.constexpr, STATE_DOT: tl.constexpr,
+    STATE_PRECISION: tl.constexpr, LENGTH: tl.constexpr, KEYS: tl.constexpr, VALUES: tl.constexpr,
 ):  # fmt: skip
     sequence = tl.cast(tl.program_id(0), tl.int64)
     batch, head = sequence // heads, sequence % heads
     channel = tl.program_id(1) * KEYS + tl.arange(0, KEYS)
     column = tl.program_id(2) * VALUES + tl.arange(0, VALUES)
     position = tl.arange(0, LENGTH)
-    inside_state = (channel < key_dim)[:, None] & (column < value_dim)[None, :]
-    place = channel[:, None] * value_dim + column[None, :]
     key_ptr += batch * key_batch + head * key_head
     value_ptr += batch * value_batch + head * value_head
     decay_ptr += batch * decay_batch + head * decay_head
 
     state = tl.zeros([KEYS, VALUES], tl.float32)
     if HAS_INITIAL:
-        initial = initial_ptr + sequence * key_dim * value_dim + place
-        state = tl.load(initial, mask=inside_state, other=0.0).to(tl.float32)
+        initial_ptr += sequence * key_dim * value_dim
+        state = load_tile(initial_ptr, channel, value_dim, key_dim, column, value_dim).to(tl.float32)
 
-    for step in range(0, chunks):
+    for step in range(chunks):
         chunk = step
         if REVERSE:
             chunk = chunks - 1 - step
-        tl.store(states_ptr + (sequence * chunks + chunk) * key_dim * value_dim + place, state, mask=inside_state)
+        border_ptr = states_ptr + (sequence * chunks + chunk) * key_dim * value_dim
+        store_tile(border_ptr, channel, value_dim, key_dim, column, value_dim, state)
 
         # Rows go away from the border that the state moves to, so that sums of log decays are running sums and nothing
         # is subtracted: forward it decays by the gates after a row, backward by those up to and including the row.
@@ -123,7 +141,9 @@ def _states_kernel(
             gate = tl.load(gates, mask=counts[None, :] & (channel < key_dim)[:, None], other=0.0).to(tl.float32)
             total = tl.sum(gate, axis=1)
             if not REVERSE:
-                total += tl.load(decay_ptr + first * decay_time + channel, mask=channel < key_dim, other=0.0).to(tl.float32)
+                total += tl.load(decay_ptr + first * decay_time + channel, mask=channel < key_dim, other=0.0).to(
+                    tl.float32
+                )
             weight = tl.exp(tl.cumsum(gate, axis=1))
             forget = tl.exp(total)[:, None]
         else:
@@ -134,14 +154,13 @@ def _states_kernel(
             weight = tl.exp(tl.cumsum(gate, axis=0))[None, :]
             forget = tl.exp(total)
 
-        keys = key_ptr + row[None, :] * key_time + channel[:, None]
-        key = tl.load(keys, mask=(row < time)[None, :] & (channel < key_dim)[:, None], other=0.0).to(tl.float32)
-        values = value_ptr + row[:, None] * value_time + column[None, :]
-        value = tl.load(values, mask=(row < time)[:, None] & (column < value_dim)[None, :], other=0.0)
-        update = tl.dot((key * weight * scale).to(DOT), value.to(tl.float32).to(DOT), input_precision=PRECISION)
-        state = state * forget + update
+        key = load_transposed(key_ptr, row, key_time, time, channel, key_dim).to(tl.float32)
+        value = load_tile(value_ptr, row, value_time, time, column, value_dim)
+        key = (key * weight * scale).to(STATE_DOT)
+        state = state * forget + tl.dot(key, value.to(STATE_DOT), input_precision=STATE_PRECISION)
 
-    tl.store(final_ptr + sequence * key_dim * value_dim + place, state, mask=inside_state)
+    final_ptr += sequence * key_dim * value_dim
+    store_tile(final_ptr, channel, value_dim, key_dim, column, value_dim, state)
 
 
 def chunk_states(
@@ -157,20 +176,27 @@ def chunk_states(
     value_dim, chunks = value.shape[-1], cdiv(time, length)
     states = key.new_empty((batch, heads, chunks, key_dim, value_dim), dtype=torch.float32)
     final = key.new_empty((batch, heads, key_dim, value_dim), dtype=torch.float32)
-    block = 64 if batch * heads * cdiv(key_dim, 64) * cdiv(value_dim, 64) >= processor_count(key.device) else 32
-    keys, values = dot_block(key_dim, block), dot_block(value_dim, block)
+    # States run through the chunks one after another: more, smaller blocks of them where processors would be idle.
+    few = batch * heads * cdiv(key_dim, 64) * cdiv(value_dim, 64) < processor_count(key.device)
+    side = 32 if few else block_side(key.dtype)
+    keys, values = dot_block(key_dim, side), dot_block(value_dim, side)
     _states_kernel[(batch * heads, cdiv(key_dim, keys), cdiv(value_dim, values))](
         key, value, log_decay, None if initial is None else initial.contiguous(), states, final,
         time, chunks, heads, key_dim, value_dim, scale, *key.stride()[:3], *value.stride()[:3], *log_decay.stride()[:3],
-        HAS_INITIAL=initial is not None, PER_CHANNEL=log_decay.ndim == 4, REVERSE=reverse, DOT=dot_dtype(key.dtype),
-        PRECISION=dot_precision(), LENGTH=length, KEYS=keys, VALUES=values, num_warps=4, num_stages=2,
+        HAS_INITIAL=initial is not None, PER_CHANNEL=log_decay.ndim == 4, REVERSE=reverse, LENGTH=length, KEYS=keys,
+        VALUES=values, num_warps=4, num_stages=2, **state_dot(key.dtype),
     )  # fmt: skip
     return states, final
 
 
-def triton_chunk_length() -> int:
-    """64 steps, as large as registers allow; the interpreter gets several chunks out of few steps."""
-    return 16 if INTERPRETING else 64
+def block_side(dtype: torch.dtype | None = None) -> int:
+    """The largest block of a product that fits into registers; one of float32 takes twice the room."""
+    return 32 if dtype is torch.float32 else 64
+
+
+def triton_chunk_length(dtype: torch.dtype | None = None) -> int:
+    """The length of chunks; the interpreter gets several of them out of few steps."""
+    return 16 if INTERPRETING else block_side(dtype)
 
 
 def dot_block(dim: int, largest: int) -> int:
@@ -179,8 +205,8 @@ def dot_block(dim: int, largest: int) -> int:
 
 
 def state_dot(dtype: torch.dtype) -> dict:
-    """How to multiply states: they may outgrow float16, TensorFloat-32 has the same precision and a larger range."""
+    """How to multiply states and what decays into them: both may leave the range of float16, not of TensorFloat-32,
+    whose precision is the same."""
     if dtype is torch.float16:
         return {"STATE_DOT": tl.float32, "STATE_PRECISION": "tf32"}
     return {"STATE_DOT": dot_dtype(dtype), "STATE_PRECISION": dot_precision()}
-

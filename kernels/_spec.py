@@ -10,11 +10,12 @@ function returns may be a tensor or tuples, lists and dictionaries of tensors an
 """
 
 import functools
+import math
 import statistics
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -91,6 +92,11 @@ class OpSpec:
     benchmarks: Mapping[str, Maker] = field(default_factory=dict)
     float32: tuple[str, ...] = ()
     tolerances: Mapping[str, Mapping[torch.dtype, float]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        names = [*self.cases, *self.large_cases, *self.benchmarks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: two cases have the same name among {names}")
 
     @property
     def name(self) -> str:
@@ -192,13 +198,15 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 def errors(
-    spec: OpSpec, backend: str, case: str, dtype: torch.dtype, layout: str = "contiguous", device="cpu"
+    spec: OpSpec, backend: str | Callable, case: str, dtype: torch.dtype, layout: str = "contiguous", device="cpu"
 ) -> dict[str, float]:
-    """The relative error of every output and gradient of a backend against the reference in float64."""
+    """The relative error of every output and gradient of a backend, or of a function in the operation's place, against
+    the reference in float64."""
+    run = backend if callable(backend) else functools.partial(spec.function, backend=backend)
     inputs = spec.inputs(case, dtype, layout, device)
     wide = tree_map_only(Tensor, lambda leaf: _prepare(leaf, torch.float64, "contiguous", leaf.device), inputs)
-    actual = evaluate(spec, lambda **given: spec.function(**given, backend=backend), inputs, dtype)
-    expected = evaluate(spec, lambda **given: spec.function(**given, backend="reference"), wide, dtype)
+    actual = evaluate(spec, run, inputs, dtype)
+    expected = evaluate(spec, functools.partial(spec.function, backend="reference"), wide, dtype)
     if actual.keys() != expected.keys():
         raise ValueError(f"{spec.name}: {backend} returns {sorted(actual)}, the reference {sorted(expected)}")
     return {name: relative_error(actual[name], expected[name]) for name in expected}
@@ -209,11 +217,14 @@ def errors(
 
 @dataclass(frozen=True)
 class Measurement:
-    """Median milliseconds of one backend on one case, its worst relative error, and the (forward, backward) floor."""
+    """Median milliseconds of one implementation on one case, its worst relative error, the (forward, backward) floor.
+
+    `training`, forward and backward, is NaN where an implementation has no gradients.
+    """
 
     operation: str
     case: str
-    backend: str
+    implementation: str
     forward: float
     training: float
     error: float
@@ -222,41 +233,48 @@ class Measurement:
 
 def benchmark(
     spec: OpSpec,
-    backends: tuple[str, ...] = ("reference", "torch"),
+    implementations: Mapping[str, Callable],
     *,
+    forward_only: Collection[str] = (),
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     repeats: int = 15,
 ) -> Iterator[Measurement]:
-    """Time the forward and the forward with backward of every benchmark case, backends taking turns in each repeat.
+    """Time the forward and the forward with backward of every benchmark case, implementations taking turns.
 
-    Raises ValueError, and times nothing, when a backend is not within its tolerance.
+    `implementations` take the operation's arguments; those named in `forward_only` have no gradients.
+    Raises ValueError, and times nothing, when one of them is wrong by more than its tolerance.
     """
     for case in spec.benchmarks:
-        error = {"reference": 0.0}
-        for backend in set(backends) - {"reference"}:
-            error[backend] = max(errors(spec, backend, case, dtype, device=device).values())
-            if not error[backend] <= spec.tolerance(backend, dtype):
-                raise ValueError(f"{spec.name}, {case}: {backend} is wrong by {error[backend]:.1e}; not timed")
         inputs = spec.inputs(case, dtype, device=device)
-        times = {(backend, training): [] for backend in backends for training in (False, True)}
+        error = {}
+        for name, run in implementations.items():
+            checked = replace(spec, differentiable=()) if name in forward_only else spec
+            error[name] = max(errors(checked, run, case, dtype, device=device).values())
+            if not error[name] <= 4 * spec.tolerance("triton", dtype):
+                raise ValueError(f"{spec.name}, {case}: {name} is wrong by {error[name]:.1e}; not timed")
+        modes = [(name, training) for name in implementations for training in (False, True)]
+        times = {mode: [] for mode in modes if not (mode[1] and mode[0] in forward_only)}
         for repeat in range(repeats + 1):
-            for backend, training in times:
-                elapsed = _time(spec, backend, inputs, training)
+            for name, training in times:
+                elapsed = _time(spec, implementations[name], inputs, training)
                 if repeat:  # the first round warms up
-                    times[backend, training].append(elapsed)
-        for backend in backends:
-            forward, training = (statistics.median(times[backend, mode]) for mode in (False, True))
-            yield Measurement(spec.name, case, backend, forward, training, error[backend], spec.floor(**inputs))
+                    times[name, training].append(elapsed)
+        for name in implementations:
+            forward, training = (
+                statistics.median(times[name, mode]) if (name, mode) in times else math.nan for mode in (False, True)
+            )
+            yield Measurement(spec.name, case, name, forward, training, error[name], spec.floor(**inputs))
 
 
-def _time(spec: OpSpec, backend: str, inputs: Inputs, training: bool) -> float:
+def _time(spec: OpSpec, run: Callable, inputs: Inputs, training: bool) -> float:
     leaves: dict[str, Tensor] = {}
     if training:
         inputs, leaves = require_gradients(spec, inputs)
     _wait(inputs)
     start = time.perf_counter()
-    outputs = _tensors("output", spec.function(**inputs, backend=backend))
+    with torch.set_grad_enabled(training):
+        outputs = _tensors("output", run(**inputs))
     if training:
         roots = [output for output in outputs.values() if output.requires_grad]
         gradients = [torch.ones_like(root) for root in roots]

@@ -201,6 +201,10 @@ SPEC = OpSpec(
         "relu": lambda random: _inputs(random, 2, 1031, activation="relu"),
         "sigmoid": lambda random: _inputs(random, 2, 3, 17, activation="sigmoid"),
         "identity packed": lambda random: _packed(random, 7, 13, activation="identity"),
+        "far gates": lambda random: {
+            **_inputs(random, 3, 37, activation="silu"),
+            "gate": random.normal(3, 37, scale=99.0),
+        },
         "no rows": lambda random: _packed(random, 0, 8, activation="silu"),
     },
     large_cases={"wide": lambda random: _packed(random, 33, 1021, activation="silu")},

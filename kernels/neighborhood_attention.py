@@ -5,15 +5,16 @@
 Shapes: query, key, value, y (batch, *grid, heads, head_dim); bias (heads, 2K-1, ...) over key minus query in units of
 dilation, plus K-1; mask (batch, *grid), True where a token is real.
 
-Window, per axis: positions that are equal modulo the dilation form a class, and a query sees the K members of its class
-from `place - K // 2` on, the window shifting inwards at the borders so that it stays whole; a class with fewer than K
-members is seen whole. On a causal axis it sees its own and the K-1 members before, fewer at the border. Masked keys take
-no part, and a query that sees no key gives 0.
+Window, per axis: positions that are equal modulo the dilation form a class. A query sees K members of its class, from
+`place - K // 2` on; at the borders the window shifts inwards so that it stays whole, and a class with fewer than K
+members is seen whole. On a causal axis it sees itself and the K-1 members before, fewer at the border. Masked keys
+take no part, and a query that sees no key gives 0.
 
 Softmax and sums are float32 (float64 for float64 inputs); y and the gradients have the dtypes of their inputs. Under
 autocast query, key and value are cast to its dtype.
 
-Floor, for N tokens, W = prod(K) and E bytes of query: forward 4E bytes and 4NWd flops, backward 8E bytes and 10NWd flops.
+Floor, for a query of R elements and E bytes and windows of W keys: the forward reads three tensors and writes one, 4E
+bytes and 4RW flops; the backward reads five and writes three, 8E bytes and 10RW flops.
 
 Papers: Neighborhood Attention Transformer, arXiv 2204.07143; dilation: arXiv 2209.15001; causal and 3-D windows, fused
 kernels: Faster Neighborhood Attention, arXiv 2403.04690.
@@ -64,10 +65,10 @@ def neighborhood_attention_reference(
     for length, size, step, only_past in zip(grid, kernel_size, dilation, causal):
         position = torch.arange(length, device=query.device)
         place, members = position // step, (length - position % step + step - 1) // step
-        first = _window_start(place, members, size, only_past)
-        member = first[:, None] + torch.arange(min(size, cdiv(length, step)), device=query.device)
+        first, stop = (edge[:, None] for edge in _window(place, members, size, only_past))
+        member = first + torch.arange(min(size, cdiv(length, step)), device=query.device)
         keys.append((position[:, None] % step + step * member).clamp(max=length - 1))
-        inside.append(_is_inside(place[:, None], member, members[:, None], size, only_past))
+        inside.append(member < stop)
         offsets.append((member - place[:, None] + size - 1).clamp(0, 2 * size - 2))
 
     tokens = math.prod(grid)
@@ -98,8 +99,8 @@ def neighborhood_attention_torch(
 ) -> Float[Tensor, "batch *grid heads head_dim"]:
     """Cut the grid into tiles, whose queries attend to the tile and a halo around it: a batch of small dense problems.
 
-    Neighbouring queries share most of their windows: a tile of 8x8 queries with windows of 7x7 needs 14x14 keys, where a
-    gather writes 64 times 7x7. Keys of the halo outside a query's own window get a large negative score.
+    Neighbouring queries share most of their windows: a tile of 8x8 queries with windows of 7x7 needs 14x14 keys, where
+    a gather writes 64 times 7x7. Keys of the halo outside a query's own window get a large negative score.
     """
     grid, rank = query.shape[1:-2], len(kernel_size)
     axes = [_cut_axis(*settings, rank, query.device) for settings in zip(grid, kernel_size, dilation, causal)]
@@ -136,8 +137,8 @@ class _Axis(NamedTuple):
 
 def _cut_axis(length: int, size: int, step: int, only_past: bool, rank: int, device: torch.device) -> _Axis:
     longest = cdiv(length, step)  # members of the longest class
-    # Tiles of about 32, 8x8 or 4x4x4 are the fastest on CPU. They must reach over half a window, or a window that shifts
-    # inwards at the border would leave the halo. Where the halo would cover the axis, the axis is one tile.
+    # Tiles of about 32, 8x8 or 4x4x4 are the fastest on CPU. They must reach over half a window, or a window that
+    # shifts inwards at the border would leave the halo. Where the halo would cover the axis, the axis is one tile.
     least = size // 2 + 1
     tile = max((32, 8, 4)[rank - 1], least)
     whole = longest < tile + size
@@ -152,6 +153,8 @@ def _cut_axis(length: int, size: int, step: int, only_past: bool, rank: int, dev
     place = start[..., None] + arange(tile)  # class tile query
     member = (start - before)[..., None] + arange(halo)  # class tile key
     queries, keys = (arange(step)[:, None, None] + step * index for index in (place, member))
+    first, stop = (edge[..., None] for edge in _window(place, members[..., None], size, only_past))
+    key = member[..., None, :]
 
     position = arange(length)
     own_place, own_class = position // step, position % step
@@ -160,9 +163,7 @@ def _cut_axis(length: int, size: int, step: int, only_past: bool, rank: int, dev
         queries=queries.clamp(max=length - 1).flatten(0, 1),
         keys=keys.clamp(0, length - 1).flatten(0, 1),
         slots=(own_class * start.shape[1] + own_place // tile) * tile + own_place - own_start,
-        inside=_is_inside(place[..., None], member[..., None, :], members[..., None, None], size, only_past).flatten(
-            0, 1
-        ),
+        inside=((first <= key) & (key < stop)).flatten(0, 1),
         offsets=(arange(halo) - arange(tile)[:, None] - before + size - 1).clamp(0, 2 * size - 2),
         in_order=step == 1 and length % tile == 0,
         always_inside=size >= longest and length % step == 0 and not only_past,
@@ -222,16 +223,12 @@ def _put_tiles(y: Tensor, axes: Sequence[_Axis], heads_first: bool) -> Tensor:
     return y
 
 
-def _window_start(place: Tensor, members: Tensor, size: int, only_past: bool) -> Tensor:
+def _window(place: Tensor, members: Tensor, size: int, only_past: bool) -> tuple[Tensor, Tensor]:
+    """The first member of the window of each place, and the one after its last."""
     if only_past:
-        return (place - size + 1).clamp(min=0)
-    return torch.minimum(place - size // 2, members - size).clamp(min=0)
-
-
-def _is_inside(query: Tensor, key: Tensor, members: Tensor, size: int, only_past: bool) -> Tensor:
-    start = _window_start(query, members, size, only_past)
-    stop = torch.minimum(start + size, query + 1 if only_past else members)
-    return (start <= key) & (key < stop)
+        return (place - size + 1).clamp(min=0), place + 1
+    first = torch.minimum(place - size // 2, members - size).clamp(min=0)
+    return first, torch.minimum(first + size, members)
 
 
 def _outer(tables: Sequence[Tensor], combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -254,11 +251,10 @@ def _widen(x: Tensor) -> Tensor:
 
 
 # --- Triton -----------------------------------------------------------------------------------------------------------
-# The kernels know nothing of grids: which tokens make a tile, which tokens it has to visit, and where the window of each
-# token lies is in tables (`_tables`) that are made once for a grid. A program owns one tile, for one head of one batch
-# entry, and walks over the tokens it has to visit in blocks of the tile's size. Per token there are ten rows of numbers:
-# the place on each of three axes, the first place of its window on each, the place after its last, and its place in the
-# bias; the bias of a key and a query is found at the difference of their places, plus that of a token with itself.
+# The kernels know nothing of grids. Which tokens make a tile, which tokens the tile has to visit, and where the window
+# of each token lies, they read from tables made once for a grid (`_Tables`). A program owns one tile, of one head of
+# one batch entry, and walks over the tokens it has to visit, as many at a time as a tile has. Values go through float32
+# on their way from memory for the interpreter's sake; on a GPU that is folded away.
 
 LOG2E = tl.constexpr(1.4426950408889634)  # exponentials are powers of two
 
@@ -266,33 +262,21 @@ LOG2E = tl.constexpr(1.4426950408889634)  # exponentials are powers of two
 @jit
 def _forward_kernel(
     tile_ptr, visit_ptr, windows_ptr, query_ptr, key_ptr, value_ptr, bias_ptr, mask_ptr, y_ptr, logsumexp_ptr,
-    tiles, visits, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, bias_center, scale,
+    tiles, visits, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, scale,
     RANK: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0) % tiles
     pair = tl.cast(tl.program_id(0) // tiles, tl.int64)
-    batch = pair // heads
-    head = pair % heads
+    batch, head = pair // heads, pair % heads
     base = batch * batch_stride + head * head_stride
-    row = tl.arange(0, BLOCK)
-    column = tl.arange(0, DIM)
-
+    row, column = tl.arange(0, BLOCK), tl.arange(0, DIM)
     token = tl.cast(tl.load(tile_ptr + tile * BLOCK + row), tl.int64)
     real = token >= 0
-    first2 = tl.load(windows_ptr + 5 * tokens + token, mask=real, other=0)[:, None]
-    stop2 = tl.load(windows_ptr + 8 * tokens + token, mask=real, other=0)[:, None]
-    if RANK >= 2:
-        first1 = tl.load(windows_ptr + 4 * tokens + token, mask=real, other=0)[:, None]
-        stop1 = tl.load(windows_ptr + 7 * tokens + token, mask=real, other=0)[:, None]
-    if RANK == 3:
-        first0 = tl.load(windows_ptr + 3 * tokens + token, mask=real, other=0)[:, None]
-        stop0 = tl.load(windows_ptr + 6 * tokens + token, mask=real, other=0)[:, None]
-    if HAS_BIAS:
-        bias_query = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None] - bias_center
     own = real[:, None] & (column < dim)[None, :]
-    query = tl.load(query_ptr + base + (token * token_stride)[:, None] + column[None, :], mask=own, other=0.0)
-    query = query.to(tl.float32).to(DOT_DTYPE)  # through float32 for the interpreter's sake
+    own_offset = base + (token * token_stride)[:, None] + column[None, :]
+    own_output = (((batch * tokens + token) * heads + head) * dim)[:, None] + column[None, :]
+    query = tl.load(query_ptr + own_offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
 
     largest = tl.full([BLOCK], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
@@ -303,23 +287,22 @@ def _forward_kernel(
         there = visited >= 0
         if HAS_MASK:
             there &= tl.load(mask_ptr + batch * tokens + visited, mask=there, other=0) != 0
-        place = tl.load(windows_ptr + 2 * tokens + visited, mask=there, other=-1)[None, :]
-        sees = (first2 <= place) & (place < stop2)
-        if RANK >= 2:
-            place = tl.load(windows_ptr + 1 * tokens + visited, mask=there, other=-1)[None, :]
-            sees &= (first1 <= place) & (place < stop1)
-        if RANK == 3:
-            place = tl.load(windows_ptr + visited, mask=there, other=-1)[None, :]
-            sees &= (first0 <= place) & (place < stop0)
+        sees = real[:, None] & there[None, :]
+        for axis in tl.static_range(RANK):
+            place = tl.load(windows_ptr + axis * tokens + visited, mask=there, other=0)[None, :]
+            first = tl.load(windows_ptr + (3 + axis) * tokens + token, mask=real, other=0)[:, None]
+            stop = tl.load(windows_ptr + (6 + axis) * tokens + token, mask=real, other=0)[:, None]
+            sees &= (first <= place) & (place < stop)
 
         inside = there[None, :] & (column < dim)[:, None]
         offset = base + (visited * token_stride)[None, :] + column[:, None]
         key = tl.load(key_ptr + offset, mask=inside, other=0.0).to(tl.float32).to(DOT_DTYPE)
         scores = tl.dot(query, key, input_precision=PRECISION) * (scale * LOG2E)
         if HAS_BIAS:
-            difference = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :] - bias_query
-            bias = tl.load(bias_ptr + head * bias_size + difference, mask=sees, other=0.0).to(tl.float32)
-            scores += bias * LOG2E
+            place = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None]
+            visited_place = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
+            entry = head * bias_size + bias_size // 2 + visited_place - place
+            scores += tl.load(bias_ptr + entry, mask=sees, other=0.0).to(tl.float32) * LOG2E
         scores = tl.where(sees, scores, float("-inf"))
 
         previous = largest
@@ -336,10 +319,9 @@ def _forward_kernel(
     seen = total > 0.0
     total = tl.where(seen, total, 1.0)
     y = y / total[:, None]
+    tl.store(y_ptr + own_output, y.to(y_ptr.dtype.element_ty), mask=own)
     # Plus infinity makes every weight of a query without keys zero in the backward.
     logsumexp = tl.where(seen, largest + tl.log2(total), float("inf"))
-    offset = (((batch * tokens + token) * heads + head) * dim)[:, None] + column[None, :]
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=own)
     tl.store(logsumexp_ptr + pair * tokens + token, logsumexp, mask=real)
 
 
@@ -347,35 +329,22 @@ def _forward_kernel(
 def _backward_query_kernel(
     tile_ptr, visit_ptr, windows_ptr, query_ptr, key_ptr, value_ptr, bias_ptr, mask_ptr, grad_ptr, logsumexp_ptr,
     delta_ptr, grad_query_ptr,
-    tiles, visits, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, bias_center, scale,
+    tiles, visits, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, scale,
     RANK: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0) % tiles
     pair = tl.cast(tl.program_id(0) // tiles, tl.int64)
-    batch = pair // heads
-    head = pair % heads
+    batch, head = pair // heads, pair % heads
     base = batch * batch_stride + head * head_stride
-    row = tl.arange(0, BLOCK)
-    column = tl.arange(0, DIM)
-
+    row, column = tl.arange(0, BLOCK), tl.arange(0, DIM)
     token = tl.cast(tl.load(tile_ptr + tile * BLOCK + row), tl.int64)
     real = token >= 0
-    first2 = tl.load(windows_ptr + 5 * tokens + token, mask=real, other=0)[:, None]
-    stop2 = tl.load(windows_ptr + 8 * tokens + token, mask=real, other=0)[:, None]
-    if RANK >= 2:
-        first1 = tl.load(windows_ptr + 4 * tokens + token, mask=real, other=0)[:, None]
-        stop1 = tl.load(windows_ptr + 7 * tokens + token, mask=real, other=0)[:, None]
-    if RANK == 3:
-        first0 = tl.load(windows_ptr + 3 * tokens + token, mask=real, other=0)[:, None]
-        stop0 = tl.load(windows_ptr + 6 * tokens + token, mask=real, other=0)[:, None]
-    if HAS_BIAS:
-        bias_query = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None] - bias_center
     own = real[:, None] & (column < dim)[None, :]
-    query = tl.load(query_ptr + base + (token * token_stride)[:, None] + column[None, :], mask=own, other=0.0)
-    query = query.to(tl.float32).to(DOT_DTYPE)
-    own_offset = (((batch * tokens + token) * heads + head) * dim)[:, None] + column[None, :]
-    grad = tl.load(grad_ptr + own_offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
+    own_offset = base + (token * token_stride)[:, None] + column[None, :]
+    own_output = (((batch * tokens + token) * heads + head) * dim)[:, None] + column[None, :]
+    query = tl.load(query_ptr + own_offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
+    grad = tl.load(grad_ptr + own_output, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
     logsumexp = tl.load(logsumexp_ptr + pair * tokens + token, mask=real, other=float("inf"))[:, None]
     delta = tl.load(delta_ptr + pair * tokens + token, mask=real, other=0.0)[:, None]
 
@@ -386,14 +355,12 @@ def _backward_query_kernel(
         there = visited >= 0
         if HAS_MASK:
             there &= tl.load(mask_ptr + batch * tokens + visited, mask=there, other=0) != 0
-        place = tl.load(windows_ptr + 2 * tokens + visited, mask=there, other=-1)[None, :]
-        sees = (first2 <= place) & (place < stop2)
-        if RANK >= 2:
-            place = tl.load(windows_ptr + 1 * tokens + visited, mask=there, other=-1)[None, :]
-            sees &= (first1 <= place) & (place < stop1)
-        if RANK == 3:
-            place = tl.load(windows_ptr + visited, mask=there, other=-1)[None, :]
-            sees &= (first0 <= place) & (place < stop0)
+        sees = real[:, None] & there[None, :]
+        for axis in tl.static_range(RANK):
+            place = tl.load(windows_ptr + axis * tokens + visited, mask=there, other=0)[None, :]
+            first = tl.load(windows_ptr + (3 + axis) * tokens + token, mask=real, other=0)[:, None]
+            stop = tl.load(windows_ptr + (6 + axis) * tokens + token, mask=real, other=0)[:, None]
+            sees &= (first <= place) & (place < stop)
 
         inside = there[None, :] & (column < dim)[:, None]
         offset = base + (visited * token_stride)[None, :] + column[:, None]
@@ -401,9 +368,10 @@ def _backward_query_kernel(
         value = tl.load(value_ptr + offset, mask=inside, other=0.0).to(tl.float32).to(DOT_DTYPE)
         scores = tl.dot(query, key, input_precision=PRECISION) * (scale * LOG2E)
         if HAS_BIAS:
-            difference = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :] - bias_query
-            bias = tl.load(bias_ptr + head * bias_size + difference, mask=sees, other=0.0).to(tl.float32)
-            scores += bias * LOG2E
+            place = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None]
+            visited_place = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
+            entry = head * bias_size + bias_size // 2 + visited_place - place
+            scores += tl.load(bias_ptr + entry, mask=sees, other=0.0).to(tl.float32) * LOG2E
         weights = tl.where(sees, tl.exp2(scores - logsumexp), 0.0)
         grad_scores = weights * (tl.dot(grad, value, input_precision=PRECISION) - delta)
         # The keys once more, the other way round.
@@ -413,43 +381,34 @@ def _backward_query_kernel(
         grad_query += tl.dot(grad_scores.to(DOT_DTYPE), key, input_precision=PRECISION)
 
     grad_query *= scale
-    tl.store(grad_query_ptr + own_offset, grad_query.to(grad_query_ptr.dtype.element_ty), mask=own)
+    tl.store(grad_query_ptr + own_output, grad_query.to(grad_query_ptr.dtype.element_ty), mask=own)
 
 
 @jit
 def _backward_key_value_kernel(
     tile_ptr, visit_ptr, windows_ptr, query_ptr, key_ptr, value_ptr, bias_ptr, mask_ptr, grad_ptr, logsumexp_ptr,
     delta_ptr, grad_key_ptr, grad_value_ptr,
-    tiles, visits, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, bias_center, scale,
+    tiles, visits, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, scale,
     RANK: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
     DOT_DTYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    # The tile holds keys and the visited tokens are queries. Scores are computed keys by queries, so that no product has
+    # The tile holds keys, the visited tokens are queries. Scores are computed keys by queries, so that no product has
     # to be transposed for the next.
     tile = tl.program_id(0) % tiles
     pair = tl.cast(tl.program_id(0) // tiles, tl.int64)
-    batch = pair // heads
-    head = pair % heads
+    batch, head = pair // heads, pair % heads
     base = batch * batch_stride + head * head_stride
-    row = tl.arange(0, BLOCK)
-    column = tl.arange(0, DIM)
-
+    row, column = tl.arange(0, BLOCK), tl.arange(0, DIM)
     token = tl.cast(tl.load(tile_ptr + tile * BLOCK + row), tl.int64)
     real = token >= 0
+    own = real[:, None] & (column < dim)[None, :]
+    own_offset = base + (token * token_stride)[:, None] + column[None, :]
+    own_output = (((batch * tokens + token) * heads + head) * dim)[:, None] + column[None, :]
+    key = tl.load(key_ptr + own_offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
+    value = tl.load(value_ptr + own_offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
     visible = real
     if HAS_MASK:
         visible &= tl.load(mask_ptr + batch * tokens + token, mask=real, other=0) != 0
-    place2 = tl.load(windows_ptr + 2 * tokens + token, mask=visible, other=-1)[:, None]
-    if RANK >= 2:
-        place1 = tl.load(windows_ptr + 1 * tokens + token, mask=visible, other=-1)[:, None]
-    if RANK == 3:
-        place0 = tl.load(windows_ptr + token, mask=visible, other=-1)[:, None]
-    if HAS_BIAS:
-        bias_key = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None] + bias_center
-    own = real[:, None] & (column < dim)[None, :]
-    offset = base + (token * token_stride)[:, None] + column[None, :]
-    key = tl.load(key_ptr + offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
-    value = tl.load(value_ptr + offset, mask=own, other=0.0).to(tl.float32).to(DOT_DTYPE)
 
     grad_key = tl.zeros([BLOCK, DIM], tl.float32)
     grad_value = tl.zeros([BLOCK, DIM], tl.float32)
@@ -457,17 +416,12 @@ def _backward_key_value_kernel(
         visited = tl.load(visit_ptr + tile * visits + begin + row, mask=begin + row < visits, other=-1)
         visited = tl.cast(visited, tl.int64)
         there = visited >= 0
-        first = tl.load(windows_ptr + 5 * tokens + visited, mask=there, other=0)[None, :]
-        stop = tl.load(windows_ptr + 8 * tokens + visited, mask=there, other=0)[None, :]
-        sees = (first <= place2) & (place2 < stop)
-        if RANK >= 2:
-            first = tl.load(windows_ptr + 4 * tokens + visited, mask=there, other=0)[None, :]
-            stop = tl.load(windows_ptr + 7 * tokens + visited, mask=there, other=0)[None, :]
-            sees &= (first <= place1) & (place1 < stop)
-        if RANK == 3:
-            first = tl.load(windows_ptr + 3 * tokens + visited, mask=there, other=0)[None, :]
-            stop = tl.load(windows_ptr + 6 * tokens + visited, mask=there, other=0)[None, :]
-            sees &= (first <= place0) & (place0 < stop)
+        sees = visible[:, None] & there[None, :]
+        for axis in tl.static_range(RANK):
+            place = tl.load(windows_ptr + axis * tokens + token, mask=real, other=0)[:, None]
+            first = tl.load(windows_ptr + (3 + axis) * tokens + visited, mask=there, other=0)[None, :]
+            stop = tl.load(windows_ptr + (6 + axis) * tokens + visited, mask=there, other=0)[None, :]
+            sees &= (first <= place) & (place < stop)
         logsumexp = tl.load(logsumexp_ptr + pair * tokens + visited, mask=there, other=float("inf"))[None, :]
         delta = tl.load(delta_ptr + pair * tokens + visited, mask=there, other=0.0)[None, :]
 
@@ -478,9 +432,10 @@ def _backward_key_value_kernel(
         grad = tl.load(grad_ptr + offset, mask=inside, other=0.0).to(tl.float32).to(DOT_DTYPE)
         scores = tl.dot(key, query, input_precision=PRECISION) * (scale * LOG2E)
         if HAS_BIAS:
-            difference = bias_key - tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
-            bias = tl.load(bias_ptr + head * bias_size + difference, mask=sees, other=0.0).to(tl.float32)
-            scores += bias * LOG2E
+            place = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None]
+            visited_place = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
+            entry = head * bias_size + bias_size // 2 + place - visited_place
+            scores += tl.load(bias_ptr + entry, mask=sees, other=0.0).to(tl.float32) * LOG2E
         weights = tl.where(sees, tl.exp2(scores - logsumexp), 0.0)
         grad_scores = weights * (tl.dot(value, grad, input_precision=PRECISION) - delta)
 
@@ -492,27 +447,20 @@ def _backward_key_value_kernel(
         grad_value += tl.dot(weights.to(DOT_DTYPE), grad, input_precision=PRECISION)
         grad_key += tl.dot(grad_scores.to(DOT_DTYPE), query, input_precision=PRECISION)
 
-    offset = (((batch * tokens + token) * heads + head) * dim)[:, None] + column[None, :]
     grad_key *= scale
-    tl.store(grad_key_ptr + offset, grad_key.to(grad_key_ptr.dtype.element_ty), mask=own)
-    tl.store(grad_value_ptr + offset, grad_value.to(grad_value_ptr.dtype.element_ty), mask=own)
+    tl.store(grad_key_ptr + own_output, grad_key.to(grad_key_ptr.dtype.element_ty), mask=own)
+    tl.store(grad_value_ptr + own_output, grad_value.to(grad_value_ptr.dtype.element_ty), mask=own)
 
 
 @jit
 def _backward_bias_kernel(
-    offset_ptr, windows_ptr, query_ptr, key_ptr, value_ptr, bias_ptr, mask_ptr, grad_ptr, logsumexp_ptr, delta_ptr,
-    partial_ptr,
-    batches, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, scale,
-    HAS_MASK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
+    shift_ptr, windows_ptr, query_ptr, key_ptr, value_ptr, bias_ptr, mask_ptr, grad_ptr, logsumexp_ptr, delta_ptr,
+    partial_ptr, batches, tokens, batch_stride, token_stride, head_stride, heads, dim, bias_size, scale,
+    RANK: tl.constexpr, HAS_MASK: tl.constexpr, BLOCK: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     # A program owns one entry of the bias and a share of all queries, each of which has at most one key there.
-    entry = tl.program_id(0)
-    head = tl.program_id(1)
-    share = tl.program_id(2)
-    shift0 = tl.load(offset_ptr + entry * 4)
-    shift1 = tl.load(offset_ptr + entry * 4 + 1)
-    shift2 = tl.load(offset_ptr + entry * 4 + 2)
-    shift = tl.load(offset_ptr + entry * 4 + 3)
+    entry, head, share = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    shift = tl.cast(tl.load(shift_ptr + 3 * bias_size + entry), tl.int64)
     bias = tl.load(bias_ptr + head * bias_size + entry).to(tl.float32) * LOG2E
     column = tl.arange(0, DIM)
 
@@ -520,31 +468,26 @@ def _backward_bias_kernel(
     for block in range(share, tl.cdiv(batches * tokens, BLOCK), tl.num_programs(2)):
         index = tl.cast(block, tl.int64) * BLOCK + tl.arange(0, BLOCK)
         real = index < batches * tokens
-        batch = index // tokens
-        token = index % tokens
-        window = windows_ptr + token
-        place0 = tl.load(window, mask=real, other=0) + shift0
-        place1 = tl.load(window + tokens, mask=real, other=0) + shift1
-        place2 = tl.load(window + 2 * tokens, mask=real, other=0) + shift2
-        sees = real & (tl.load(window + 3 * tokens, mask=real, other=0) <= place0)
-        sees &= tl.load(window + 4 * tokens, mask=real, other=0) <= place1
-        sees &= tl.load(window + 5 * tokens, mask=real, other=0) <= place2
-        sees &= tl.load(window + 6 * tokens, mask=real, other=0) > place0
-        sees &= tl.load(window + 7 * tokens, mask=real, other=0) > place1
-        sees &= tl.load(window + 8 * tokens, mask=real, other=0) > place2
+        batch, token = index // tokens, index % tokens
+        sees = real
+        for axis in tl.static_range(RANK):
+            place = tl.load(windows_ptr + axis * tokens + token) + tl.load(shift_ptr + axis * bias_size + entry)
+            first = tl.load(windows_ptr + (3 + axis) * tokens + token)
+            stop = tl.load(windows_ptr + (6 + axis) * tokens + token)
+            sees &= (first <= place) & (place < stop)
         if HAS_MASK:
             sees &= tl.load(mask_ptr + index + shift, mask=sees, other=0) != 0
 
         inside = sees[:, None] & (column < dim)[None, :]
-        here = (batch * batch_stride + token * token_stride + head * head_stride)[:, None] + column[None, :]
-        query = tl.load(query_ptr + here, mask=inside, other=0.0).to(tl.float32)
-        key = tl.load(key_ptr + here + shift * token_stride, mask=inside, other=0.0).to(tl.float32)
-        value = tl.load(value_ptr + here + shift * token_stride, mask=inside, other=0.0).to(tl.float32)
-        here = ((index * heads + head) * dim)[:, None] + column[None, :]
-        grad = tl.load(grad_ptr + here, mask=inside, other=0.0).to(tl.float32)
-        here = (batch * heads + head) * tokens + token
-        logsumexp = tl.load(logsumexp_ptr + here, mask=sees, other=float("inf"))
-        delta = tl.load(delta_ptr + here, mask=sees, other=0.0)
+        offset = (batch * batch_stride + token * token_stride + head * head_stride)[:, None] + column[None, :]
+        output = ((index * heads + head) * dim)[:, None] + column[None, :]
+        query = tl.load(query_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+        key = tl.load(key_ptr + offset + shift * token_stride, mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(value_ptr + offset + shift * token_stride, mask=inside, other=0.0).to(tl.float32)
+        grad = tl.load(grad_ptr + output, mask=inside, other=0.0).to(tl.float32)
+        row = (batch * heads + head) * tokens + token
+        logsumexp = tl.load(logsumexp_ptr + row, mask=sees, other=float("inf"))
+        delta = tl.load(delta_ptr + row, mask=sees, other=0.0)
         scores = tl.sum(query * key, 1) * (scale * LOG2E) + bias
         weights = tl.where(sees, tl.exp2(scores - logsumexp), 0.0)
         total += weights * (tl.sum(grad * value, 1) - delta)
@@ -553,13 +496,16 @@ def _backward_bias_kernel(
 
 
 class _Tables(NamedTuple):
-    """What the kernels know of a grid and its windows; -1 stands for no token."""
+    """What the kernels know of a grid; axes are counted from the last, and -1 stands for no token."""
 
     tiles: Tensor  # the tokens of each tile (tiles, block)
     keys: Tensor  # the tokens that a tile's queries see (tiles, visits)
     queries: Tensor  # the tokens that see a tile's keys (tiles, visits)
-    windows: Tensor  # the ten rows of numbers (10, tokens)
-    offsets: Tensor  # per entry of the bias, key minus query on each axis and in tokens (entries, 4)
+    # Of each token (10, tokens): its place in its dilation class on three axes, the first place of its window on each
+    # and the place after the last, and its place in the bias, whose entry for two tokens is their difference from the
+    # center.
+    windows: Tensor
+    shifts: Tensor  # of each entry of the bias (4, entries): key minus query on three axes in places, and in tokens
 
 
 @functools.lru_cache(maxsize=16)
@@ -571,64 +517,63 @@ def _tables(
     tile: tuple[int, ...],
     device: torch.device,
 ) -> _Tables:
-    """Grid, windows and tile have three axes."""
-    axes = list(zip(*(_axis_tables(*settings) for settings in zip(grid, kernel_size, dilation, causal, tile))))
-    lists = []
-    for positions in axes[:3]:
+    axes = zip(*(_axis_tables(*settings) for settings in zip(grid, kernel_size, dilation, causal, tile)))
+    *lists, places, firsts, stops = axes
+    tokens = []
+    for positions in lists:  # (tiles, positions) on each axis
         there = _outer([position >= 0 for position in positions], torch.logical_and)
-        tokens = torch.where(there, _flat_index(positions, grid), -1)
-        lists.append(tokens.flatten(3).flatten(0, 2))
-    sizes = [2 * size - 1 for size in kernel_size]
-    rows = [axis.expand(*grid).reshape(-1) for table in axes[3:] for axis in _spread(table)]
-    rows.append(_flat_index(axes[3], sizes).reshape(-1))
-    offsets = [torch.arange(1 - size, size) for size in kernel_size]
-    entries = [axis.expand(*sizes).reshape(-1) for axis in _spread(offsets)]
-    entries.append(_flat_index([offset * step for offset, step in zip(offsets, dilation)], grid).reshape(-1))
-    tables = (*lists, torch.stack(rows), torch.stack(entries, 1))
-    return _Tables(*(table.to(device, torch.int32).contiguous() for table in tables))
+        flat = torch.where(there, _flat_index(positions, grid), -1)
+        tokens.append(flat.reshape(math.prod(flat.shape[: len(grid)]), -1))
+
+    entries = [2 * size - 1 for size in kernel_size]
+    shifts = [torch.arange(1 - size, size) for size in kernel_size]
+    token_shift = _flat_index([shift * step for shift, step in zip(shifts, dilation)], grid)
+    windows = torch.stack([*_rows(places), *_rows(firsts), *_rows(stops), _flat_index(places, entries).flatten()])
+    shifts = torch.stack([*_rows(shifts), token_shift.flatten()])
+    return _Tables(*(table.to(device, torch.int32) for table in (*tokens, windows, shifts)))
+
+
+def _rows(tables: Sequence[Tensor]) -> list[Tensor]:
+    """One number an axis over the flattened grid, last axis first, up to three axes."""
+    rows = [row.flatten() for row in reversed(torch.meshgrid(*tables, indexing="ij"))]
+    return rows + [torch.zeros_like(rows[0])] * (3 - len(rows))
 
 
 def _axis_tables(length: int, size: int, step: int, only_past: bool, tile: int) -> tuple[Tensor, ...]:
-    """Positions of tiles and of the keys and queries they visit, (tiles, positions); place, first, stop (length,)."""
+    """The positions in tiles, of the keys they see, of the queries that see them; place, first, stop of a position."""
     longest = cdiv(length, step)
     own_class = torch.arange(step)[:, None]
     members = (length - own_class + step - 1) // step
     place = torch.arange(longest)
-    first, stop = _window(place, members, size, only_past)
     beyond = place >= members
-    first, stop = first.masked_fill(beyond, longest), stop.masked_fill(beyond, longest)
+    first, stop = (edge.masked_fill(beyond, longest) for edge in _window(place, members, size, only_past))
 
-    begin = torch.arange(0, longest, tile).expand(step, -1).contiguous()
+    begin = torch.arange(0, longest, tile).repeat(step, 1)
     end = torch.minimum(begin + tile, members)
-    last = (end - 1).clamp(min=0)
-    spans = (
-        (begin, end),
-        (first.gather(1, begin), stop.gather(1, last)),
-        # First and stop grow with the query: who sees any of these keys is a span too.
-        (torch.searchsorted(stop, begin, right=True), torch.searchsorted(first, end - 1, right=True)),
-    )
+    keys = first.gather(1, begin), stop.gather(1, (end - 1).clamp(min=0))
+    # Both edges of a window grow with the query, so the queries that see any of these keys are a span too.
+    queries = torch.searchsorted(stop, begin, right=True), torch.searchsorted(first, end - 1, right=True)
     lists = []
-    for start, after in spans:
-        member = start[..., None] + torch.arange(max(1, int((after - start).max())))
+    for start, after in ((begin, end), keys, queries):
+        width = tile if start is begin else max(1, int((after - start).max()))
+        member = start[..., None] + torch.arange(width)
         lists.append(torch.where(member < after[..., None], own_class[..., None] + step * member, -1).flatten(0, 1))
     position = torch.arange(length)
     own = (position % step, position // step)
     return *lists, own[1], first[own], stop[own]
 
 
-def _tile_shape(rank: int, head_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """64 tokens, 32 where heads are wide; 16, the least that a dot takes, while interpreting."""
+def _tile_shape(rank: int, head_dim: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """64 tokens, or 32 where heads are wide; 16, the least that a dot takes, while interpreting."""
     powers = 4 if INTERPRETING else 6 if next_power_of_2(head_dim) * dtype.itemsize <= 256 else 5
-    first = powers // 3 if rank == 3 else 0
-    second = (powers - first) // 2 if rank >= 2 else 0
-    return 1 << first, 1 << second, 1 << (powers - first - second)
+    return tuple(1 << (powers + axis) // rank for axis in range(rank))
 
 
 class _Launch(NamedTuple):
-    """What every kernel is given."""
+    """What the kernels are given, by the names of their arguments."""
 
     tables: _Tables
-    tensors: tuple[Tensor | None, ...]  # query, key and value of one set of strides, bias, mask
+    tensors: dict[str, Tensor | None]
     numbers: dict[str, int | float]
     constants: dict
 
@@ -637,39 +582,118 @@ def _launch(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None,
     kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
 ) -> _Launch:  # fmt: skip
-    rank = len(kernel_size)
-    grid, sizes, steps = ((1,) * (3 - rank) + tuple(given) for given in (query.shape[1:-2], kernel_size, dilation))
-    only_past = (False,) * (3 - rank) + tuple(causal)
+    grid, rank = tuple(query.shape[1:-2]), len(kernel_size)
     tile = _tile_shape(rank, query.shape[-1], query.dtype)
-    q, k, v = (tensor.flatten(1, rank) for tensor in (query, key, value))
-    if q.stride(3) != 1 or not q.stride() == k.stride() == v.stride():
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    batch_stride, token_stride, head_stride, _ = q.stride()
-    entries = [2 * size - 1 for size in sizes]
+    entries = [2 * size - 1 for size in kernel_size]
+    query, key, value = (tensor.flatten(1, rank) for tensor in (query, key, value))
+    if query.stride(3) != 1 or not query.stride() == key.stride() == value.stride():
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     return _Launch(
-        tables=_tables(grid, sizes, steps, only_past, tile, query.device),
-        tensors=(
-            q, k, v, None if bias is None else bias.contiguous(), None if mask is None else mask.contiguous().view(torch.int8)
-        ),
-        numbers={
-            "tokens": math.prod(grid), "batch_stride": batch_stride, "token_stride": token_stride, "head_stride": head_stride,
-            "heads": q.shape[2], "dim": q.shape[3], "bias_size": math.prod(entries), "scale": scale,
+        tables=_tables(grid, tuple(kernel_size), tuple(dilation), tuple(causal), tile, query.device),
+        tensors={
+            "query_ptr": query,
+            "key_ptr": key,
+            "value_ptr": value,
+            "bias_ptr": None if bias is None else bias.contiguous(),
+            "mask_ptr": None if mask is None else mask.contiguous().view(torch.int8),
         },
-        constants={"HAS_MASK": mask is not None, "DIM": max(16, next_power_of_2(q.shape[3])), "BLOCK": math.prod(tile)},
+        numbers={
+            "tokens": math.prod(grid),
+            "batch_stride": query.stride(0),
+            "token_stride": query.stride(1),
+            "head_stride": query.stride(2),
+            "heads": query.shape[2],
+            "dim": query.shape[3],
+            "bias_size": math.prod(entries),
+            "scale": scale,
+        },
+        constants={
+            "RANK": rank,
+            "HAS_MASK": mask is not None,
+            "BLOCK": math.prod(tile),
+            "DIM": max(16, next_power_of_2(query.shape[3])),
+        },
+    )
+
+
+def _walk(kernel, launch: _Launch, visit: Tensor, **tensors: Tensor) -> None:
+    """Launch a kernel whose programs own tiles."""
+    query, tables = launch.tensors["query_ptr"], launch.tables
+    tiles, visits = visit.shape
+    kernel[(tiles * query.shape[0] * query.shape[2],)](
+        tile_ptr=tables.tiles, visit_ptr=visit, windows_ptr=tables.windows, **launch.tensors, **tensors,
+        tiles=tiles, visits=visits, **launch.numbers, **launch.constants,
+        HAS_BIAS=launch.tensors["bias_ptr"] is not None, DOT_DTYPE=dot_dtype(query.dtype), PRECISION=dot_precision(),
     )  # fmt: skip
 
 
-def _walk(kernel, launch: _Launch, visits: Tensor, bias_center: int, tensors: Sequence[Tensor]) -> None: ...
+def _forward_fake(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None,
+    kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    batch, *grid, heads, _ = query.shape
+    return query.new_empty(query.shape), query.new_empty((batch, heads, *grid), dtype=torch.float32)
+
+
+@operator("neighborhood_attention", fake=_forward_fake)
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None,
+    kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    inputs = (query, key, value, bias, mask, kernel_size, dilation, causal, scale)
+    y, logsumexp = _forward_fake(*inputs)
+    launch = _launch(*inputs)
+    _walk(_forward_kernel, launch, launch.tables.keys, y_ptr=y, logsumexp_ptr=logsumexp)
+    return y, logsumexp
+
+
+def _backward_fake(
+    grad: Tensor, y: Tensor, logsumexp: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
+    mask: Tensor | None, kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grad_bias = query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
+    return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape), grad_bias
+
+
+@operator("neighborhood_attention_backward", fake=_backward_fake)
+def _backward(
+    grad: Tensor, y: Tensor, logsumexp: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
+    mask: Tensor | None, kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    inputs = (query, key, value, bias, mask, kernel_size, dilation, causal, scale)
+    grad_query, grad_key, grad_value, grad_bias = _backward_fake(grad, y, logsumexp, *inputs)
+    launch = _launch(*inputs)
+    delta = (grad.float() * y.float()).sum(-1).movedim(-1, 1).contiguous()
+    given = {"grad_ptr": grad.contiguous(), "logsumexp_ptr": logsumexp, "delta_ptr": delta}
+    tables = launch.tables
+    _walk(_backward_query_kernel, launch, tables.keys, **given, grad_query_ptr=grad_query)
+    _walk(
+        _backward_key_value_kernel, launch, tables.queries, **given,
+        grad_key_ptr=grad_key, grad_value_ptr=grad_value,
+    )  # fmt: skip
+    if bias is not None:
+        # Every program writes one partial sum; their sum has a fixed order, which atomic additions would not.
+        heads, entries = len(bias), math.prod(bias.shape[1:])
+        shares = cdiv(4 * processor_count(query.device), entries * heads)
+        partial = query.new_empty((shares, *bias.shape), dtype=torch.float32)
+        _backward_bias_kernel[(entries, heads, shares)](
+            shift_ptr=tables.shifts, windows_ptr=tables.windows, **launch.tensors, **given, partial_ptr=partial,
+            batches=len(query), **launch.numbers, **launch.constants,
+        )  # fmt: skip
+        grad_bias = partial.sum(0).to(bias.dtype)
+    return grad_query, grad_key, grad_value, grad_bias
 
 
 def _save_for_backward(ctx, inputs, output):
     query, key, value, bias, mask, *ctx.settings = inputs
-    ctx.save_for_backward(query, key, value, bias, mask, *output)
+    y, logsumexp = output
+    ctx.save_for_backward(y, logsumexp, query, key, value, bias, mask)
 
 
 def _gradient(ctx, grad, _):
     *grads, grad_bias = _backward(grad, *ctx.saved_tensors, *ctx.settings)
-    return *grads, None if ctx.saved_tensors[3] is None else grad_bias, None, *(None for _ in ctx.settings)
+    has_bias = ctx.saved_tensors[5] is not None
+    return *grads, grad_bias if has_bias else None, None, *(None for _ in ctx.settings)
 
 
 _forward.register_autograd(_gradient, setup_context=_save_for_backward)
@@ -714,11 +738,12 @@ def neighborhood_attention(
 ) -> Float[Tensor, "batch *grid heads head_dim"]:
     """Attend from each token to the kernel_size tokens around it on every axis of the grid.
 
-    softmax(scale * query key^T + bias) value over the window. query, key, value (batch, *grid, heads, head_dim) with one
-    to three axes; kernel_size, dilation and causal one for all axes or one for each; bias (heads, 2 * kernel_size - 1 for
-    each axis), indexed by key minus query in units of dilation, plus kernel_size - 1; mask (batch, *grid), True where a
-    token is real; scale is head_dim^-0.5 if None. Windows shift inwards at the borders; one that is larger than the grid
-    is the grid. Raises ValueError for shapes and sizes that do not fit, and for a backend that cannot serve the call.
+    softmax(scale * query key^T + bias) value over the window. query, key, value (batch, *grid, heads, head_dim) with
+    one to three axes; kernel_size, dilation and causal are one for all axes or one for each; bias (heads, 2 *
+    kernel_size - 1 for each axis) is indexed by key minus query in units of dilation, plus kernel_size - 1; mask
+    (batch, *grid) is True where a token is real; scale is head_dim^-0.5 if None. Windows shift inwards at the borders;
+    one that is larger than the grid is the grid. Raises ValueError for shapes and sizes that do not fit, and for a
+    backend ("reference", "torch", "triton") that cannot serve the call.
 
     Neighborhood Attention Transformer, arXiv 2204.07143; Faster Neighborhood Attention, arXiv 2403.04690.
     """
@@ -794,11 +819,11 @@ SPEC = OpSpec(
         "no batch": lambda random: _inputs(random, 0, 5, 5, 1, 4, kernel_size=3),
     },
     large_cases={
-        "image": lambda random: _inputs(random, 2, 23, 17, 3, 8, kernel_size=7, bias=True, mask=True),
+        "large image": lambda random: _inputs(random, 2, 23, 17, 3, 8, kernel_size=7, bias=True, mask=True),
         "wide window": lambda random: _inputs(random, 1, 41, 37, 2, 8, kernel_size=13),
         "dilated image": lambda random: _inputs(random, 1, 41, 37, 2, 8, kernel_size=5, dilation=(2, 3), bias=True),
         "causal sequence": lambda random: _inputs(random, 2, 509, 2, 8, kernel_size=63, causal=True),
-        "volume": lambda random: _inputs(random, 1, 11, 13, 17, 2, 8, kernel_size=(3, 5, 4), mask=True),
+        "large volume": lambda random: _inputs(random, 1, 11, 13, 17, 2, 8, kernel_size=(3, 5, 4), mask=True),
     },
     benchmarks={
         "56x56, window 7": lambda random: _inputs(random, 1, 56, 56, 2, 32, kernel_size=7),

@@ -58,7 +58,7 @@ def rotary_torch(
     layout: RotaryLayout = "half",
 ) -> tuple[Float[Tensor, "batch *grid heads head_dim"], Float[Tensor, "batch *grid key_heads head_dim"]]:
     cos, sin = _tables(angles, query)
-    # Inductor fuses the products of the reference into one pass, and leaves complex numbers alone.
+    # Inductor fuses the products of the reference into one pass, but neither rolls nor complex numbers.
     rotate = _rotate_reference if torch.compiler.is_compiling() else _rotate_torch
     return rotate(query, cos, sin, layout), rotate(key, cos, sin, layout)
 
@@ -67,7 +67,7 @@ def _rotate_reference(x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout)
     pairs = cos.shape[-1]
     a, b = _split_pairs(widen(x), pairs, layout)
     turned = torch.stack((a * cos - b * sin, a * sin + b * cos), -2 if layout == "half" else -1).flatten(-2)
-    return torch.cat((turned.to(x.dtype), x[..., 2 * pairs :]), -1)
+    return _beside_the_rest(turned, x)
 
 
 def _rotate_torch(x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout) -> Tensor:
@@ -77,22 +77,26 @@ def _rotate_torch(x: Tensor, cos: Tensor, sin: Tensor, layout: RotaryLayout) -> 
         turned = torch.addcmul(turned * torch.cat((cos, cos), -1), turned.roll(pairs, -1), torch.cat((-sin, sin), -1))
     else:
         turned = torch.view_as_real(_as_complex(turned) * torch.complex(cos, sin)).flatten(-2)
-    turned = turned.to(x.dtype)
-    return turned if 2 * pairs == x.shape[-1] else torch.cat((turned, x[..., 2 * pairs :]), -1)
+    return _beside_the_rest(turned, x)
+
+
+def _beside_the_rest(turned: Tensor, x: Tensor) -> Tensor:
+    """The turned channels and those of x that stay."""
+    turned, rest = turned.to(x.dtype), x[..., turned.shape[-1] :]
+    return torch.cat((turned, rest), -1) if rest.shape[-1] else turned
 
 
 def _as_complex(x: Tensor) -> Tensor:
     """Channels (2j, 2j + 1) as one complex number, without a copy where memory allows it."""
-    x = x.unflatten(-1, (-1, 2))
+    x = x.unflatten(-1, (x.shape[-1] // 2, 2))
     if x.stride(-1) != 1 or x.storage_offset() % 2 or any(stride % 2 for stride in x.stride()[:-1]):
         x = x.contiguous()
     return torch.view_as_complex(x)
 
 
 def _split_pairs(x: Tensor, pairs: int, layout: RotaryLayout) -> tuple[Tensor, Tensor]:
-    if layout == "half":
-        return x[..., :pairs], x[..., pairs : 2 * pairs]
-    return x[..., 0 : 2 * pairs : 2], x[..., 1 : 2 * pairs : 2]
+    x = x[..., : 2 * pairs]
+    return x.chunk(2, -1) if layout == "half" else x.unflatten(-1, (pairs, 2)).unbind(-1)
 
 
 def _tables(angles: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:

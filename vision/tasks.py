@@ -195,7 +195,7 @@ class ImageClassifier(Task):
         self.confusion.reset()
 
     def test_step(self, batch: ImageSample, batch_index: int) -> None:
-        result = self._evaluate(batch, "test", self.test_metrics)
+        result = self.evaluate(batch, "test")
         self.gallery.add(batch.image, result.predictions, result.targets)
         self.confusion.update(result.predictions, result.targets)
 

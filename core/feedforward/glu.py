@@ -6,8 +6,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...kernels._activation import Activation
-from ...kernels.glu import glu
+from ...kernels.glu import Activation, glu
 
 
 class GatedLinearUnit(nn.Module):

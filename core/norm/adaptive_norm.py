@@ -4,8 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...kernels._normalization import NormKind
-from ...kernels.modulate import modulate
+from ...kernels.modulate import NormKind, modulate
 
 
 class AdaptiveNorm(nn.Module):

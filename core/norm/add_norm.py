@@ -3,8 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...kernels._normalization import NormKind
-from ...kernels.add_norm import add_norm
+from ...kernels.add_norm import NormKind, add_norm
 from .parameters import norm_parameters
 
 

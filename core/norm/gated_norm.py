@@ -3,9 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...kernels._activation import Activation
-from ...kernels._normalization import NormKind
-from ...kernels.gated_norm import gated_norm
+from ...kernels.gated_norm import Activation, NormKind, gated_norm
 from .parameters import norm_parameters
 
 

@@ -10,7 +10,6 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from jsonargparse import ArgumentParser, Namespace
-from lightning import Trainer
 from omegaconf import OmegaConf
 
 from quintet.core import composition
@@ -32,13 +31,11 @@ from quintet.core.composition import (
     split_values,
     substitute_run,
 )
-from quintet.core.data import DataModule
 from quintet.core.described import build, description_of
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
 from quintet.core.registry import list_mixers, mixer_class
-from quintet.core.runner import composed
-from quintet.core.task import Task
+from quintet.core.runner import check_types, composed
 
 PACKAGED = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 
@@ -73,11 +70,7 @@ def test_every_class_a_packaged_file_names_exists(path):
 @pytest.mark.parametrize("name", config_names("experiment"))
 def test_every_experiment_composes_and_its_values_have_the_types_their_classes_ask_for(name):
     config = composed("fit", with_mandatory_values([f"experiment={name}"]))
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Task, "model")
-    parser.add_subclass_arguments(DataModule, "data")
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
-    parser.parse_object({key: config[key] for key in ("model", "data", "trainer")})
+    check_types(config)
     assert config["name"] == name
 
 
@@ -363,3 +356,21 @@ def test_groups_and_their_choices_are_listed(toy):
     assert config_summary("experiment", "points", "configs") == "Two classes of points"
     assert config_summary("trainer", "cpu", "configs") == "The user's own way of running on the CPU"
     assert config_summary("experiment", "nothing") == ""
+
+
+def test_a_class_in_place_of_the_default_one_keeps_its_own_defaults() -> None:
+    """jsonargparse would hand SwiGLU the ratio and the bias that Mlp, the default, has."""
+    from jsonargparse import ArgumentParser
+    from torch import nn
+
+    from quintet.core.encoder import Encoder
+
+    node = {"_target_": "quintet.core.feedforward.SwiGLU", "_partial_": True, "multiple_of": 16}
+    tree = class_path_form({"_target_": "quintet.core.encoder.Encoder", "dim": 32, "depth": 1, "feedforward": node})
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(nn.Module, "model")
+    model = parser.instantiate(parser.parse_object({"model": composition.with_own_defaults(tree)})).model
+    feedforward = model.blocks[0].feedforward
+    assert isinstance(model, Encoder)
+    assert feedforward.fc1.out_features == 2 * 96  # 8/3 of 32 rounded up to a multiple of 16, twice
+    assert feedforward.fc1.bias is None

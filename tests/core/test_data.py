@@ -48,7 +48,9 @@ class NumberData(DataModule):
 
 def on_rank(data, rank=0, world_size=1, epoch=0):
     """Gives a data module what it asks its trainer for."""
-    data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, current_epoch=epoch)
+    progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
+    loop = SimpleNamespace(epoch_progress=progress)
+    data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, fit_loop=loop)
     return data
 
 
@@ -117,7 +119,9 @@ def test_workers_change_neither_order_nor_augmentation():
 
 
 def test_a_resumed_run_starts_with_the_order_of_its_epoch():
-    data = on_rank(NumberData({"train": 8}, batch_size=4), epoch=5)
+    state = on_rank(NumberData({"train": 8}), epoch=5).state_dict()
+    data = on_rank(NumberData({"train": 8}, batch_size=4))
+    data.load_state_dict(state)
     data.setup("fit")
     drawn = [draw.index for draw in data.train_dataloader().sampler]
     assert drawn == [draw.index for draw in order(8, 0, 5)]

@@ -182,6 +182,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, save
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_pickle_that_torch_did_not_write_is_not_run_either(tmp_path):
+    (tmp_path / "file.pth").write_bytes(pickle.dumps(Payload(tmp_path / "ran"), protocol=4))
+    with pytest.raises(QuintetError, match=r"is damaged or not a checkpoint: torch.save did not write it"):
+        read_checkpoint(tmp_path / "file.pth")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_pickled_model_is_refused(tmp_path):
     torch.save(Net(), tmp_path / "file.pth")
     with pytest.raises(QuintetError, match=r"would run code .*Net\)"):

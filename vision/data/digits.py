@@ -32,7 +32,7 @@ class Digits(DataModule):
     def __init__(
         self,
         image_size: int = 8,
-        augmentation: Recipe = "medium",
+        augmentation: Recipe = "light",
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         *,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
 from torch.utils.data import Dataset
 
@@ -116,10 +116,6 @@ class ImageFolder(DataModule):
         self.__dict__.pop("examination", None)
 
     def prepare(self, stages: tuple[str, ...]) -> None:
-        # A task that already knows its classes decides how images are read, also where nobody called `adopt`.
-        trained = getattr(getattr(self.trainer, "lightning_module", None), "description", None)
-        if trained is not None and not self.datasets and self._described is None:
-            self.adopt(trained)
         for stage in stages:
             if stage == "predict":
                 self.datasets[stage] = self._unlabelled()
@@ -166,12 +162,9 @@ class ImageFolder(DataModule):
         """The examination, once nothing stands in the way of training."""
         found = self.examination
         if found.faults and self.on_error == "raise":
-            first = found.faults[0]
-            more = f" ({len(found.faults)} faults in all: quintet inspect {self.root})" if len(found.faults) > 1 else ""
-            raise QuintetError(f"{first.where} {first.what}; {first.remedy}{more}")
+            raise _refusal(found.faults, f"faults in all: quintet inspect {self.root}")
         if self._described is None and len(found.classes) < 2:
-            fault = next(fault for fault in found.faults if fault.where == str(self.root))
-            raise QuintetError(f"{fault.where} {fault.what}; {fault.remedy}")
+            raise _refusal([fault for fault in found.faults if fault.where == str(self.root)])
         return found
 
     def _split(
@@ -298,16 +291,21 @@ class ImageFolder(DataModule):
         facts, faults = scan([entry.path for entry in listing.entries], self.root)
         faults = [*listing.faults, *faults, *self._too_bright(facts, self._described.bit_depth)]
         if faults and (self.on_error == "raise" or not facts):
-            first = faults[0]
-            more = f" ({len(faults)} such faults)" if len(faults) > 1 else ""
-            raise QuintetError(f"{first.where} {first.what}; {first.remedy}{more}")
+            raise _refusal(faults, "faults in all")
         for fault in faults:
-            rank_zero_info(f"left out: {fault.where} {fault.what}")
+            rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
         known = self._described
         paths = [entry.path for entry in listing.entries if entry.path in facts]
         return ImageFiles(
             paths, [UNLABELLED] * len(paths), known, evaluation(known.image_size, known.mean, known.std, known.fit)
         )
+
+
+def _refusal(faults: list[Fault], more: str = "") -> QuintetError:
+    """The first fault as an error, and how many there are."""
+    first = faults[0]
+    others = f" ({len(faults)} {more})" if len(faults) > 1 else ""
+    return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
 
 
 def _bit_depth(facts: Iterable[ImageFacts]) -> int:

@@ -60,7 +60,9 @@ def scan(paths: Iterable[Path], root: Path) -> tuple[dict[Path, ImageFacts], lis
                 facts[path] = result
             else:
                 faults.append(
-                    Fault(relative(path, root), result, "delete it, replace it, or leave it out with data.on_error=skip")
+                    Fault(
+                        relative(path, root), result, "delete it, replace it, or leave it out with data.on_error=skip"
+                    )
                 )
     if unknown:
         memory.remember(facts)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from quintet.core.errors import QuintetError
 from quintet.core.norm import LayerNorm
 
 
@@ -19,3 +20,14 @@ def test_equals_torch(weight, bias):
     reference.load_state_dict(norm.state_dict())
     for truth in (expected, reference(x)):
         assert (y.double() - truth).norm() < 1e-6 * truth.norm()
+
+
+def test_offset_makes_the_weight_a_deviation_from_one():
+    torch.manual_seed(0)
+    norm, x = LayerNorm(24, offset=1.0), torch.randn(3, 24)
+    assert torch.equal(norm.weight, torch.zeros(24))
+    torch.nn.init.normal_(norm.weight)
+    expected = torch.nn.functional.layer_norm(x.double(), (24,), norm.weight.double() + 1, norm.bias.double(), 1e-6)
+    assert (norm(x).double() - expected).norm() < 1e-6 * expected.norm()
+    with pytest.raises(QuintetError, match=r"offset=1\.0 is added to its weight"):
+        LayerNorm(24, weight=False, offset=1.0)

@@ -357,7 +357,7 @@ def test_predicts_loose_images_as_the_model_was_trained(photographs, tmp_path, p
     assert [sample.path for sample in data.datasets["predict"]] == [str(root / "a.png")]
 
 
-def test_prediction_refuses_or_skips_damaged_images(photographs, tmp_path, photograph):
+def test_prediction_refuses_or_skips_damaged_images(photographs, tmp_path, photograph, capsys):
     known = folder(photographs).description()
     photograph(tmp_path / "new" / "a.png")
     (tmp_path / "new" / "b.png").write_bytes(b"")
@@ -368,6 +368,7 @@ def test_prediction_refuses_or_skips_damaged_images(photographs, tmp_path, photo
     data.adopt(known)
     data.setup("predict")
     assert len(data.datasets["predict"]) == 1
+    assert capsys.readouterr().out == "left out: b.png is empty (0 bytes)\n"
 
 
 def test_prediction_needs_a_description(photographs):

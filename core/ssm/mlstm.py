@@ -1,0 +1,102 @@
+"""The mLSTM: a matrix memory with exponential gates, one decision a head and token."""
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ...kernels.mlstm import MLSTMState, mlstm
+from ..errors import QuintetError
+from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from ..norm.head_norm import HeadNorm
+from ..registry import register_mixer
+
+
+@register_mixer("mlstm")
+class MLSTM(Mixer):
+    """y = W (sigmoid(o) * HeadNorm(h)), h the mLSTM recurrence on q, k, v and the gates i, f; all linear in the tokens.
+
+    A masked token leaves the memory as it is. Grids are read in raster order. Gates and memory are in fp32, also under
+    autocast. Papers: "xLSTM: Extended Long Short-Term Memory", arXiv 2405.04517; this form of the layer: "xLSTM 7B",
+    arXiv 2503.13427.
+
+    Args:
+        dim: width of the tokens.
+        num_heads: None means dim // 32.
+        key_factor: width of queries and of keys, as a multiple of `dim`.
+        bias: bias of all projections but the gates', which always have one.
+        gate_soft_cap: c in c tanh(gate / c), which bounds the gates i and f; None leaves them as they are.
+        norm_eps: added to the variance of each head.
+    """
+
+    causal = True
+    subquadratic: ClassVar[bool] = True
+    streaming = True
+    variants: ClassVar[dict[str, dict[str, Any]]] = {
+        "wide keys": {"key_factor": 1.0, "num_heads": 4, "bias": True, "gate_soft_cap": None}
+    }
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int | None = None,
+        key_factor: float = 0.5,
+        bias: bool = False,
+        gate_soft_cap: float | None = 15.0,
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.dim, self.num_heads = dim, resolve_num_heads(dim, num_heads)
+        self.gate_soft_cap = gate_soft_cap
+        key_dim = round(dim * key_factor)
+        if key_dim < 1 or key_dim % self.num_heads:
+            raise QuintetError(
+                f"MLSTM(dim={dim}, key_factor={key_factor}) has keys of width {key_dim}, which cannot be split into "
+                f"num_heads={self.num_heads}"
+            )
+        self.query = nn.Linear(dim, key_dim, bias=bias)
+        self.key = nn.Linear(dim, key_dim, bias=bias)
+        self.value = nn.Linear(dim, dim, bias=bias)
+        self.input_gate = nn.Linear(dim, self.num_heads)
+        self.forget_gate = nn.Linear(dim, self.num_heads)
+        self.output_gate = nn.Linear(dim, dim, bias=bias)
+        self.norm = HeadNorm(dim, self.num_heads, norm_eps)
+        self.proj = nn.Linear(dim, dim, bias=bias)
+        for gate in (self.input_gate, self.forget_gate):
+            nn.init.zeros_(gate.weight)
+        nn.init.normal_(self.input_gate.bias, std=0.1)
+        with torch.no_grad():  # memories of 20 to 400 tokens
+            self.forget_gate.bias.copy_(torch.linspace(3.0, 6.0, self.num_heads))
+
+    def forward(
+        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
+    ) -> Float[Tensor, "batch *grid dim"]:
+        self.check_tokens(x, mask)
+        y, _ = self._recur(*flatten_grid(mask_tokens(x, mask), mask), None)
+        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+
+    def scan(
+        self, x: Float[Tensor, "batch time dim"], state: MLSTMState | None = None
+    ) -> tuple[Float[Tensor, "batch time dim"], MLSTMState]:
+        self.check_tokens(x)
+        return self._recur(x, None, state)
+
+    def _recur(self, x: Tensor, mask: Tensor | None, state: MLSTMState | None) -> tuple[Tensor, MLSTMState]:
+        query, key, value = (
+            layer(x).unflatten(-1, (self.num_heads, -1)) for layer in (self.query, self.key, self.value)
+        )
+        with torch.autocast(x.device.type, enabled=False):
+            input_gate, forget_gate = (self._gate(layer, x) for layer in (self.input_gate, self.forget_gate))
+        if mask is not None:
+            masked = ~mask.unsqueeze(-1)
+            input_gate, forget_gate = (
+                input_gate.masked_fill(masked, -torch.inf),
+                forget_gate.masked_fill(masked, torch.inf),
+            )
+        h, state = mlstm(query, key, value, input_gate, forget_gate, state)
+        return self.proj(torch.sigmoid(self.output_gate(x)) * self.norm(h)), state
+
+    def _gate(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        gate, cap = layer(x.to(layer.weight.dtype)), self.gate_soft_cap
+        return gate if cap is None else cap * torch.tanh(gate / cap)
