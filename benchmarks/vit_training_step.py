@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=2 python benchmarks/vit_training_step.py [--rounds 15] [--batch 16] [--size 224]
 
 A step is forward, cross entropy, backward and AdamW, from the same weights on the same images. The two sides take turns
-within each round, in alternating order, so that what else the machine does falls on both; the ratio is the median of those of the rounds.
-Processor time adds up the threads and is the steadier figure on a busy machine.
+within each round, in alternating order, so that what else the machine does falls on both; the ratio is the median of
+those of the rounds. Processor time adds up the threads and is the steadier figure on a busy machine.
 """
 
 import argparse

@@ -50,7 +50,7 @@ def on_rank(data, rank=0, world_size=1, epoch=0):
     """Gives a data module what it asks its trainer for."""
     progress = SimpleNamespace(current=SimpleNamespace(processed=epoch))
     loop = SimpleNamespace(epoch_progress=progress)
-    data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, fit_loop=loop)
+    data.trainer = SimpleNamespace(world_size=world_size, global_rank=rank, fit_loop=loop, lightning_module=None)
     return data
 
 
@@ -162,6 +162,26 @@ def test_each_part_is_prepared_once_when_it_is_needed():
     for stage in ("fit", "fit", "validate", "test", "predict"):
         data.setup(stage)
     assert data.prepared == [("train", "val"), ("test",), ("predict",)]
+
+
+def test_a_task_that_knows_its_data_decides_how_new_files_are_read():
+    data = on_rank(NumberData({"val": 2}))
+    data.trainer.lightning_module = SimpleNamespace(description="of the checkpoint")
+    data.setup("validate")
+    assert data._described == "of the checkpoint"
+    data.trainer.lightning_module = SimpleNamespace(description="of another")
+    data.setup("validate")
+    assert data._described == "of the checkpoint"
+
+
+def test_a_transform_that_fails_leaves_the_global_generator_as_it_was():
+    def fail(sample):
+        raise ValueError("bad sample")
+
+    before = torch.random.get_rng_state()
+    with pytest.raises(ValueError, match="bad sample"):
+        Augmented(Numbers(3), fail)[Draw(1, 5)]
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_without_a_stage_all_parts_are_prepared():

@@ -65,8 +65,8 @@ def test_chunks_equal_steps_and_two_halves(time, decay, seed, data):
     assert relative_error(torch.cat([first, second], 1), y) < 1e-11
     assert relative_error(state, final) < 1e-11
     steps, state = [], None
-    for step in range(min(time, 20)):
-        step, state = stretch(step, step + 1, state)
+    for start in range(min(time, 20)):
+        step, state = stretch(start, start + 1, state)
         steps.append(step)
     assert relative_error(torch.cat(steps, 1), y[:, :20]) < 1e-11
 
@@ -129,7 +129,7 @@ def test_agrees_with_flash_linear_attention(decay):
     if decay:
         peer, final = naive.naive_recurrent_gated_delta_rule(
             query, key, value, beta, log_decay, output_final_state=True
-        )  # fmt: skip
+        )
     else:
         heads_first = (part.transpose(1, 2) for part in (query, key, value, beta))
         peer, final = naive.delta_rule_recurrence(*heads_first)
