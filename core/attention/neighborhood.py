@@ -50,6 +50,7 @@ class NeighborhoodAttention(Mixer):
 
     subquadratic: ClassVar[bool] = True
     padding_invariant = False
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("rpb",)
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "sequence": {"rank": 1, "kernel_size": 5, "dilation": 2},
         "causal_sequence": {"rank": 1, "kernel_size": 4, "causal": True},

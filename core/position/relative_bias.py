@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,8 @@ class RelativePositionBias(nn.Module):
         num_heads: heads of the attention.
         grid: the largest grid, one to three axes.
     """
+
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("table",)
 
     def __init__(self, num_heads: int, grid: Sequence[int]) -> None:
         super().__init__()
