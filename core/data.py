@@ -7,7 +7,7 @@ resumes, another number of workers and another number of devices see the same au
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -81,6 +81,9 @@ class DataModule(Described, L.LightningDataModule):
         num_workers: processes that read data; 0 reads in the training process.
         seed: seed of the splits, the order and the augmentation.
     """
+
+    files: ClassVar[str | None] = "root"
+    """The argument that names the user's files; None for data that come with a library."""
 
     def __init__(self, *, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()

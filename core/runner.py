@@ -267,7 +267,8 @@ class Runner(LightningCLI):
         for key, value in sorted(metrics.items()):
             table.add_row(key, f"{value:.4f}")
         self.console.print(table)
-        command = f"quintet predict ckpt_path={_shown(checkpoint)} data.root=FOLDER"
+        command = f"quintet predict ckpt_path={_shown(checkpoint)}"
+        command += f" data.{self.datamodule.files}=FOLDER" if self.datamodule.files else ""
         if own := sorted(packages_of(self.model.record())):
             command += f" trust={own[0] if len(own) == 1 else '[' + ','.join(own) + ']'}"
         self._say(f"folder: {_shown(self.folder)}\nnext:   {command}")

@@ -175,9 +175,14 @@ def require_gradients(spec: OpSpec, inputs: Inputs) -> tuple[Inputs, dict[str, T
     inputs, leaves = dict(inputs), {}
     for name in spec.differentiable:
         if name in inputs:
-            inputs[name] = tree_map_only(Tensor, lambda leaf: leaf.detach().requires_grad_(), inputs[name])
-            leaves |= _tensors(name, inputs[name])
+            inputs[name] = tree_map_only(Tensor, _require_gradient, inputs[name])
+            leaves |= {name: leaf for name, leaf in _tensors(name, inputs[name]).items() if leaf.requires_grad}
     return inputs, leaves
+
+
+def _require_gradient(leaf: Tensor) -> Tensor:
+    """A state may hold integers too, which have no gradient."""
+    return leaf.detach().requires_grad_() if leaf.is_floating_point() or leaf.is_complex() else leaf
 
 
 def _tensors(name: str, tree: Any) -> dict[str, Tensor]:
@@ -250,7 +255,8 @@ def benchmark(
         error = {}
         for name, run in implementations.items():
             checked = replace(spec, differentiable=()) if name in forward_only else spec
-            error[name] = max(errors(checked, run, case, dtype, device=device).values())
+            found = errors(checked, run, case, dtype, device=device).values()
+            error[name] = torch.tensor([*found]).max().item()  # unlike max(), keeps NaN
             if not error[name] <= 4 * spec.tolerance("triton", dtype):
                 raise ValueError(f"{spec.name}, {case}: {name} is wrong by {error[name]:.1e}; not timed")
         modes = [(name, training) for name in implementations for training in (False, True)]

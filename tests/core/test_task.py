@@ -440,7 +440,8 @@ def test_a_deep_copy_is_a_task_of_its_own(checkpoint):
 
 @pytest.mark.compilation
 def test_a_compiled_network_learns_and_its_checkpoint_is_like_any_other(tmp_path):
-    plain, compiled = Signed(lr=0.1), Signed(lr=0.1, compile=True)
+    # Not Adam: it makes whole steps of the rounding errors that are the gradient of a bias before a normalization.
+    plain, compiled = (Signed(lr=0.1, optimizer=torch.optim.SGD, compile=flag) for flag in (False, True))
     for task in (plain, compiled):
         torch.manual_seed(0)
         run = trainer(tmp_path, max_epochs=1)

@@ -1,6 +1,7 @@
 """Scikit-learn's handwritten digits: 1,797 real scans of 8 x 8 pixels that need no download."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from rich.table import Table
@@ -28,6 +29,8 @@ class Digits(DataModule):
         num_workers: processes that read data; everything lies in memory, so 0 is fastest.
         seed: of the split, the order and the augmentation.
     """
+
+    files: ClassVar[str | None] = None
 
     def __init__(
         self,

@@ -282,12 +282,12 @@ def test_gradients_agree_with_the_published_architecture(tmp_path):
 # Sizes
 
 
-@pytest.mark.parametrize(("size", "depths"), [((97, 131), (3, 4, 6, 5)), ((288, 352), (1, 1, 1, 1))])
-def test_nat_mini_takes_any_size(size, depths):
-    model = create_model("vision/nat_mini", num_classes=3, depths=depths).eval()
+@pytest.mark.parametrize("size", [(97, 131), (288, 352)])
+def test_nat_mini_takes_any_size(size):
+    model = create_model("vision/nat_mini", num_classes=3, depths=(1, 1, 1, 1)).eval()
     with torch.inference_mode():
         maps = model.feature_maps(images(*size))
-        assert model(images(*size)).isfinite().all()
+        assert model.forward_head(maps[-1].movedim(1, -1)).isfinite().all()
     assert model.feature_info == [(64, 4), (128, 8), (256, 16), (512, 32)]
     for features, (channels, stride) in zip(maps, model.feature_info, strict=True):
         assert features.shape == (1, channels, *(-(-side // stride) for side in size))
