@@ -94,6 +94,14 @@ def unflatten_grid(
     return x.unflatten(1, tuple(grid))
 
 
+def pack_tokens(
+    x: Float[Tensor, "batch tokens dim"], mask: Bool[Tensor, "batch tokens"]
+) -> tuple[Float[Tensor, "batch tokens dim"], Tensor]:
+    """The real tokens of each sample in order, the masked after them, and the index that puts them back (`gather`)."""
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    return x.gather(1, order.unsqueeze(-1).expand_as(x)), order.argsort(dim=1).unsqueeze(-1).expand_as(x)
+
+
 def resolve_num_heads(dim: int, num_heads: int | None) -> int:
     """The number of heads: as given, or dim // 32 (at least 1), lowered to the next divisor of `dim`.
 

@@ -114,4 +114,4 @@ def _load_domains() -> None:
 
 
 def _load_mixers() -> None:
-    from . import attention, ssm  # noqa: F401  (importing registers; at the top it would be a circle)
+    from . import attention, convolution, ssm  # noqa: F401  (importing registers; at the top it would be a circle)

@@ -11,8 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._runtime import INTERPRETING, cdiv, dot_dtype, dot_precision, jit, next_power_of_2, processor_count, tl
-from .linear_scan import scan
+from ._runtime import (
+    INTERPRETING,
+    cdiv,
+    dot_dtype,
+    dot_precision,
+    jit,
+    next_power_of_2,
+    operator,
+    processor_count,
+    tl,
+)
 
 
 def split_chunks(x: Tensor, length: int) -> Tensor:
@@ -26,18 +35,38 @@ def join_chunks(x: Tensor, time: int) -> Tensor:
     return x.flatten(2, 3)[:, :, :time].transpose(1, 2)
 
 
-def states_between_chunks(update: Tensor, decay: Tensor, state: Tensor, reverse: bool = False) -> tuple[Tensor, Tensor]:
-    """The state before each chunk and the state after all, from update and decay (batch, heads, chunks, keys, values).
+def _states_fake(update: Tensor, decay: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    return update.new_empty(update.shape), state.new_empty(state.shape)
 
+
+# An op of its own, so that a compiled graph does not hold a node for each chunk.
+@operator("states_between_chunks", fake=_states_fake)
+def states_between_chunks(update: Tensor, decay: Tensor, state: Tensor, reverse: bool) -> tuple[Tensor, Tensor]:
+    """The state before each chunk and the state after all, S' = decay S + update chunk by chunk; differentiable.
+
+    update (batch, heads, chunks, keys, values), decay to be broadcast to it, state (batch, heads, keys, values).
     `reverse` runs from the last chunk to the first, as gradients do: then each is the state after its chunk.
     """
-    batch, heads = update.shape[:2]
-    state = state.flatten(0, 1)
-    states = scan(update.flatten(0, 1), decay.expand_as(update).flatten(0, 1), state, reverse)
-    border = state.unsqueeze(1)
-    between = torch.cat((states[:, 1:], border) if reverse else (border, states[:, :-1]), 1)
-    # The last one is copied, so that a state kept for later does not keep all of them in memory.
-    return between.unflatten(0, (batch, heads)), states[:, 0 if reverse else -1].clone().unflatten(0, (batch, heads))
+    between, last = _states_fake(update, decay, state, reverse)
+    updates, decays, borders = (tensor.unbind(2)[:: -1 if reverse else 1] for tensor in (update, decay, between))
+    between.select(2, -1 if reverse else 0).copy_(state)
+    for update_c, decay_c, border, following in zip(updates, decays, borders, (*borders[1:], last)):
+        torch.addcmul(update_c, decay_c, border, out=following)
+    return between, last
+
+
+def _save_states(ctx, inputs, output):
+    _, decay, _, ctx.reverse = inputs
+    ctx.save_for_backward(decay, output[0])
+
+
+def _states_gradient(ctx, grad_between, grad_last):
+    decay, between = ctx.saved_tensors
+    grad_update, grad_state = states_between_chunks(grad_between, decay, grad_last, not ctx.reverse)
+    return grad_update, (grad_update * between).sum_to_size(decay.shape), grad_state, None
+
+
+states_between_chunks.register_autograd(_states_gradient, setup_context=_save_states)
 
 
 def chunk_length(time: int, longest: int) -> int:
@@ -53,15 +82,17 @@ def check_shapes(
     log_decay: Tensor,
     decay_shapes: tuple[tuple[int, ...], ...],
     initial_state: Tensor | None,
+    shared_keys: bool = False,
 ) -> None:
-    """Raises ValueError, naming the tensor and the shape it must have."""
+    """Raises ValueError, naming the tensor and the shape it must have; `shared_keys` allows one head for all values."""
     batch, time, heads, head_dim = query.shape
     if not time:
         raise ValueError(f"{operation}: query has shape {tuple(query.shape)}; it must have at least one time step")
+    heads = value.shape[2] if heads == 1 and shared_keys else heads
     state = (batch, heads, head_dim, value.shape[-1])
     required = {
         "key": (key, (tuple(query.shape),)),
-        "value": (value, ((*query.shape[:3], value.shape[-1]),)),
+        "value": (value, ((batch, time, heads, value.shape[-1]),)),
         "log_decay": (log_decay, decay_shapes),
         "initial_state": (initial_state, (state,)),
     }

@@ -244,11 +244,13 @@ def benchmark(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     repeats: int = 15,
+    seconds: float = 30.0,
 ) -> Iterator[Measurement]:
     """Time the forward and the forward with backward of every benchmark case, implementations taking turns.
 
-    `implementations` take the operation's arguments; those named in `forward_only` have no gradients.
-    Raises ValueError, and times nothing, when one of them is wrong by more than its tolerance.
+    `implementations` take the operation's arguments; those named in `forward_only` have no gradients. A case that has
+    run for so many `seconds` is not repeated more than three times. Raises ValueError, and times nothing, when one of
+    them is wrong by more than its tolerance.
     """
     for case in spec.benchmarks:
         inputs = spec.inputs(case, dtype, device=device)
@@ -261,7 +263,10 @@ def benchmark(
                 raise ValueError(f"{spec.name}, {case}: {name} is wrong by {error[name]:.1e}; not timed")
         modes = [(name, training) for name in implementations for training in (False, True)]
         times = {mode: [] for mode in modes if not (mode[1] and mode[0] in forward_only)}
+        start = time.perf_counter()
         for repeat in range(repeats + 1):
+            if repeat > 3 and time.perf_counter() - start > seconds:
+                break
             for name, training in times:
                 elapsed = _time(spec, implementations[name], inputs, training)
                 if repeat:  # the first round warms up

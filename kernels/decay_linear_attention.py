@@ -2,10 +2,10 @@
 
     S_t = exp(g_t) S_{t-1} + k_t v_t^T,    o_t = scale * S_t^T q_t
 
-Shapes: query and key (batch, time, heads, head_dim), value (batch, time, heads, value_dim), log decay g (heads,) where
-it is constant (RetNet, Lightning Attention, TransNormer) or (batch, time, heads) where data decide (Mamba-2's SSD),
-initial_state S_0 (batch, heads, head_dim, value_dim) or None for zero. Returns o in the dtype of value, and the last S
-in float32. Decays and sums are float32 (float64 for float64 inputs).
+Shapes: query and key (batch, time, heads or 1, head_dim), value (batch, time, heads, value_dim), log decay g (heads,)
+where it is constant (RetNet, Lightning Attention, TransNormer) or (batch, time, heads) where data decide (Mamba-2's
+SSD), initial_state S_0 (batch, heads, head_dim, value_dim) or None for zero. Returns o in the dtype of value, and the
+last S in float32. Decays and sums are float32 (float64 for float64 inputs).
 
 In chunks of C steps, with G the running sum of g in the chunk and S the state before it,
 
@@ -49,15 +49,15 @@ CHUNK = 64  # steps; on a CPU as fast as 32 and 128
 
 
 def decay_linear_attention_reference(
-    query: Float[Tensor, "batch time heads head_dim"],
-    key: Float[Tensor, "batch time heads head_dim"],
+    query: Float[Tensor, "batch time key_heads head_dim"],
+    key: Float[Tensor, "batch time key_heads head_dim"],
     value: Float[Tensor, "batch time heads value_dim"],
     log_decay: Float[Tensor, " heads"] | Float[Tensor, "batch time heads"],
     initial_state: Float[Tensor, "batch heads head_dim value_dim"] | None,
     scale: float,
 ) -> tuple[Float[Tensor, "batch time heads value_dim"], Float[Tensor, "batch heads head_dim value_dim"]]:
     q, k, v, decay, state = _widen(query, key, value, log_decay, initial_state)
-    decay = decay.exp().expand(query.shape[:3])
+    q, k, decay = q.expand(*v.shape[:3], -1), k.expand(*v.shape[:3], -1), decay.exp().expand(v.shape[:3])
     outputs = []
     for q_t, k_t, v_t, decay_t in zip(q.unbind(1), k.unbind(1), v.unbind(1), decay.unbind(1)):
         state = decay_t[..., None, None] * state + k_t.unsqueeze(-1) * v_t.unsqueeze(-2)
@@ -66,8 +66,8 @@ def decay_linear_attention_reference(
 
 
 def decay_linear_attention_torch(
-    query: Float[Tensor, "batch time heads head_dim"],
-    key: Float[Tensor, "batch time heads head_dim"],
+    query: Float[Tensor, "batch time key_heads head_dim"],
+    key: Float[Tensor, "batch time key_heads head_dim"],
     value: Float[Tensor, "batch time heads value_dim"],
     log_decay: Float[Tensor, " heads"] | Float[Tensor, "batch time heads"],
     initial_state: Float[Tensor, "batch heads head_dim value_dim"] | None,
@@ -87,7 +87,7 @@ def decay_linear_attention_torch(
 
     scores = (q @ k.mT) * between.exp()
     update = (k * until_end.exp().unsqueeze(-1)).mT @ v
-    states, final = states_between_chunks(update, since_start[..., -1:, None].exp(), state)
+    states, final = states_between_chunks(update, since_start[..., -1:, None].exp(), state, False)
     output = scores @ v + (q * since_start.exp().unsqueeze(-1)) @ states
     return join_chunks(output, time).to(value.dtype), final
 
@@ -108,7 +108,7 @@ def _widen(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(value.dtype, torch.float32)
     if initial_state is None:
-        initial_state = value.new_zeros(value.shape[0], *query.shape[2:], value.shape[-1])
+        initial_state = value.new_zeros(value.shape[0], value.shape[2], query.shape[-1], value.shape[-1])
     return tuple(tensor.to(dtype) for tensor in (query, key, value, log_decay, initial_state))
 
 
@@ -371,7 +371,8 @@ def _decay_linear_attention_triton(
     query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, initial_state: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     # Gates are small next to keys: float32, so that the gradient of a constant one is summed without rounding.
-    return _forward(query, key, value, log_decay.float().expand(query.shape[:3]), initial_state, scale)
+    query, key = query.expand(*value.shape[:3], -1), key.expand(*value.shape[:3], -1)
+    return _forward(query, key, value, log_decay.float().expand(value.shape[:3]), initial_state, scale)
 
 
 def _triton_refuses(query: Tensor, key: Tensor, value: Tensor, *_) -> str | None:
@@ -392,8 +393,8 @@ _BACKENDS = Backends(
 
 
 def decay_linear_attention(
-    query: Float[Tensor, "batch time heads head_dim"],
-    key: Float[Tensor, "batch time heads head_dim"],
+    query: Float[Tensor, "batch time key_heads head_dim"],
+    key: Float[Tensor, "batch time key_heads head_dim"],
     value: Float[Tensor, "batch time heads value_dim"],
     log_decay: Float[Tensor, " heads"] | Float[Tensor, "batch time heads"],
     initial_state: Float[Tensor, "batch heads head_dim value_dim"] | None = None,
@@ -403,17 +404,17 @@ def decay_linear_attention(
 ) -> tuple[Float[Tensor, "batch time heads value_dim"], Float[Tensor, "batch heads head_dim value_dim"]]:
     """Causal linear attention with one decay a head: S_t = exp(g_t) S_{t-1} + k_t v_t^T, o_t = scale * S_t^T q_t.
 
-    query, key (batch, time, heads, head_dim), value (batch, time, heads, value_dim); log_decay g <= 0, (heads,) where
-    it is constant and finite, otherwise (batch, time, heads), where -inf forgets all before; initial_state (batch,
-    heads, head_dim, value_dim) or None for zero; scale None for head_dim^-0.5. Returns o and the last S, in float32.
-    Keys shared by heads are given as views, by `expand`. Raises ValueError if shapes do not fit, or for a backend
-    ("reference", "torch", "triton") that cannot serve the call.
+    query, key (batch, time, heads, head_dim), or of one head that all share; value (batch, time, heads, value_dim);
+    log_decay g <= 0, (heads,) where it is constant and finite, otherwise (batch, time, heads), where -inf forgets all
+    before; initial_state (batch, heads, head_dim, value_dim) or None for zero; scale None for head_dim^-0.5. Returns o
+    and the last S, in float32. Raises ValueError if shapes do not fit, or for a backend ("reference", "torch",
+    "triton") that cannot serve the call.
 
     Retentive Network, arXiv 2307.08621; Lightning Attention-2, arXiv 2401.04658; Transformers are SSMs, arXiv
     2405.21060.
     """
-    shapes = (tuple(query.shape[2:3]), tuple(query.shape[:3]))
-    check_shapes("decay_linear_attention", query, key, value, log_decay, shapes, initial_state)
+    shapes = (tuple(value.shape[2:3]), tuple(value.shape[:3]))
+    check_shapes("decay_linear_attention", query, key, value, log_decay, shapes, initial_state, shared_keys=True)
     if scale is None:
         scale = query.shape[-1] ** -0.5
     query, key, value = autocast(query, key, value)
@@ -425,19 +426,19 @@ def decay_linear_attention(
 def _floor(query: Tensor, key: Tensor, value: Tensor, **_) -> tuple[Cost, Cost]:
     forward = size_in_bytes(query, key) + 2 * size_in_bytes(value)
     backward = 2 * size_in_bytes(query, key) + 3 * size_in_bytes(value)
-    products = query.numel() * value.shape[-1]
+    products = value.numel() * query.shape[-1]
     return Cost(forward, 4 * products), Cost(backward, 10 * products)
 
 
 def _inputs(
     random: Sampler, batch: int, time: int, heads: int, key_dim: int, value_dim: int, *, constant: bool = False,
-    strongest: float = 0.5, initial: bool = True,
+    strongest: float = 0.5, initial: bool = True, key_heads: int | None = None,
 ) -> dict:  # fmt: skip
     # Few gates are strong, most are weak.
     gates = random.uniform(*((heads,) if constant else (batch, time, heads)))
     return {
-        "query": random.normal(batch, time, heads, key_dim),
-        "key": random.normal(batch, time, heads, key_dim),
+        "query": random.normal(batch, time, key_heads or heads, key_dim),
+        "key": random.normal(batch, time, key_heads or heads, key_dim),
         "value": random.normal(batch, time, heads, value_dim),
         "log_decay": -strongest * (gates if strongest < 1 else gates**6),
         "initial_state": random.normal(batch, heads, key_dim, value_dim) if initial else None,
@@ -449,6 +450,7 @@ SPEC = OpSpec(
     backends=_BACKENDS,
     cases={
         "prime": lambda random: _inputs(random, 1, 7, 2, 5, 3),
+        "shared keys": lambda random: _inputs(random, 2, 5, 3, 2, 4, key_heads=1),
         "one step": lambda random: _inputs(random, 2, 1, 1, 4, 2),
         "constant": lambda random: _inputs(random, 1, 19, 2, 3, 5, constant=True, initial=False),
         "63 steps": lambda random: {**_inputs(random, 1, 63, 1, 4, 5), "scale": 1.0},

@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ._chunks import (
+    block_side,
     check_shapes,
     chunk_length,
     chunk_states,
@@ -368,7 +369,8 @@ def _tiles(key: Tensor, value: Tensor, whole_keys: bool) -> dict:
     """A program with all keys of a state has the fewer values, the more keys there are."""
     key_dim, value_dim = key.shape[-1], value.shape[-1]
     if not whole_keys:
-        return {"KEYS": dot_block(key_dim, 32), "VALUES": dot_block(value_dim, 32), "num_warps": 4, "num_stages": 2}
+        side = block_side(key.dtype)
+        return {"KEYS": dot_block(key_dim, side), "VALUES": dot_block(value_dim, side), "num_warps": 4, "num_stages": 2}
     keys = dot_block(key_dim, MAX_TRITON_KEY_DIM)
     return {
         "KEYS": keys, "VALUES": dot_block(value_dim, 64 if keys <= 64 else 32), "num_warps": 4 if keys <= 64 else 8,
@@ -548,12 +550,13 @@ SPEC = OpSpec(
     cases={
         "one step": lambda random: _inputs(random, 1, 1, 2, 3, 2, decay=0.3, state=True),
         "prime": lambda random: _inputs(random, 2, 19, 1, 7, 5, decay=0.1, state=True),
+        "strong decay": lambda random: _inputs(random, 1, 19, 1, 5, 3, decay=50.0, state=True),
         "no decay": lambda random: {**_inputs(random, 1, 5, 2, 17, 1), "scale": 0.3},
         "no samples": lambda random: _inputs(random, 0, 3, 1, 3, 2),
     },
     large_cases={
         "several chunks": lambda random: _inputs(random, 2, 193, 2, 16, 24, decay=0.1, state=True),
-        "strong decay": lambda random: _inputs(random, 1, 67, 2, 5, 3, decay=50.0, state=True),
+        "strong decay in several chunks": lambda random: _inputs(random, 1, 131, 2, 5, 3, decay=5.0, state=True),
         "one key": _one_key,
     },
     benchmarks={

@@ -80,8 +80,8 @@ def gated_linear_attention_torch(
 ) -> tuple[Float[Tensor, "batch time heads value_dim"], Float[Tensor, "batch heads head_dim value_dim"]]:
     q, k, v, g, state = _widen(query, key, value, log_decay, initial_state)
     time, length = query.shape[1], chunk_length(query.shape[1], CHUNK)
-    chunks = (split_chunks(x, length) for x in (q * scale, k, v, g))
-    output, final, _, _ = _chunkwise(*chunks, state)
+    chunks = (split_chunks(x, length) for x in (q, k, v, g))
+    output, final, _, _ = _chunkwise(*chunks, state, scale)
     return join_chunks(output, time).to(value.dtype), final
 
 
@@ -95,7 +95,7 @@ def _widen(
 
 
 def _chunkwise_fake(
-    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, state: Tensor
+    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, state: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, heads, chunks, length, key_dim = query.shape
     states = state.new_empty(batch, heads, chunks, key_dim, value.shape[-1])
@@ -105,7 +105,7 @@ def _chunkwise_fake(
 # Ops of their own, because the steps depend on the data, and Inductor needs long for them and gains little.
 @operator("gated_linear_attention_chunkwise", fake=_chunkwise_fake)
 def _chunkwise(
-    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, state: Tensor
+    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, state: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output, last state, scores and states before chunks, of (batch, heads, chunks, length, dim)."""
     meetings, since_start, until_end = _meetings(log_decay.flatten(0, 2))
@@ -117,8 +117,8 @@ def _chunkwise(
     scores.tril_()
     since_start, until_end = since_start.view_as(query), until_end.view_as(query)
     update = (key * until_end).mT @ value
-    states, final = states_between_chunks(update, since_start[..., -1, :].unsqueeze(-1), state)
-    output = torch.baddbmm(scores @ v, (query * since_start).flatten(0, 2), states.flatten(0, 2))
+    states, final = states_between_chunks(update, since_start[..., -1, :].unsqueeze(-1), state, False)
+    output = torch.baddbmm(scores @ v, (query * since_start).flatten(0, 2), states.flatten(0, 2)).mul_(scale)
     return output.view_as(value), final, scores.view(*key.shape[:-1], key.shape[-2]), states
 
 
@@ -128,11 +128,12 @@ def _chunkwise(
 )
 def _chunkwise_backward(
     grad: Tensor, grad_final: Tensor, query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, scores: Tensor,
-    states: Tensor,
+    states: Tensor, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Written out, because it is twice as fast as what autograd would do."""
     meetings, since_start, until_end = _meetings(log_decay.flatten(0, 2))
-    q, k, v, do = query.flatten(0, 2), key.flatten(0, 2), value.flatten(0, 2), grad.contiguous().flatten(0, 2)
+    grad = (grad * scale).contiguous()
+    q, k, v, do = query.flatten(0, 2), key.flatten(0, 2), value.flatten(0, 2), grad.flatten(0, 2)
     grad_scores = do @ v.mT
     diagonal = grad_scores.diagonal(dim1=1, dim2=2).clone().view(*query.shape[:-1], 1)
     grad_scores.tril_(-1)
@@ -142,10 +143,10 @@ def _chunkwise_backward(
         meet.later(dq).addcmul_(_times(pairs, meet.earlier(k) * meet.earlier_decay), meet.later_decay)
         meet.earlier(dk).addcmul_(_times(pairs.mT, meet.later(q) * meet.later_decay), meet.earlier_decay)
 
-    grad, since_start, until_end = do.view_as(value), since_start.view_as(query), until_end.view_as(query)
+    since_start, until_end = since_start.view_as(query), until_end.view_as(query)
     forget = since_start[..., -1, :]
     update = (query * since_start).mT @ grad
-    grad_states, grad_state = states_between_chunks(update, forget.unsqueeze(-1), grad_final, reverse=True)
+    grad_states, grad_state = states_between_chunks(update, forget.unsqueeze(-1), grad_final, True)
     dv = torch.baddbmm(scores.flatten(0, 2).mT @ do, (key * until_end).flatten(0, 2), grad_states.flatten(0, 2))
     grad_query = dq.view_as(query).addcmul_(grad @ states.mT, since_start)
     to_state = (value @ grad_states.mT).mul_(until_end)
@@ -166,12 +167,12 @@ def _chunkwise_backward(
 
 
 def _save_chunkwise(ctx, inputs, output):
-    query, key, value, log_decay, _ = inputs
-    ctx.save_for_backward(query, key, value, log_decay, *output[2:])
+    *tensors, _, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output[2:])
 
 
 def _chunkwise_gradient(ctx, grad, grad_final, _scores, _states):
-    return _chunkwise_backward(grad, grad_final, *ctx.saved_tensors)
+    return *_chunkwise_backward(grad, grad_final, *ctx.saved_tensors, ctx.scale), None
 
 
 _chunkwise.register_autograd(_chunkwise_gradient, setup_context=_save_chunkwise)

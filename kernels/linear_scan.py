@@ -65,15 +65,24 @@ def _widen(x: Tensor, decay: Tensor, initial_state: Tensor | None) -> tuple[Tens
 def scan(x: Tensor, decay: Tensor, state: Tensor, reverse: bool) -> Tensor:
     """h_t = decay_t * h_{t-1} + x_t over dimension 1 of any tensors of one shape and dtype; differentiable.
 
-    `reverse` runs from the last step to the first. Chunks of about sqrt(time) steps lie side by side: first every chunk
-    runs from zero for its end, then the ends run over the chunks, and with their true starts the chunks run once more.
-    These are three short loops over large tensors; reading the inputs twice costs less than keeping running products.
-    Steps that are large already simply follow each other.
+    `reverse` runs from the last step to the first: h_t = decay_t * h_{t+1} + x_t.
+    """
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    scan_steps(x, decay, state, y, reverse)
+    return y
+
+
+def scan_steps(x: Tensor, decay: Tensor, state: Tensor, y: Tensor, reverse: bool = False) -> None:
+    """Writes the recurrence to y, which may be x.
+
+    Chunks of about sqrt(time) steps lie side by side: first every chunk runs from zero for its end, then the ends run
+    over the chunks, and with their true starts the chunks run once more. These are three short loops over large
+    tensors; reading the inputs twice costs less than keeping running products of decays. Steps that are large already
+    simply follow each other.
     """
     time = x.shape[1]
     length = 1 << max(0, round(math.log2(max(1, time)) / 2))
     rest = time % length if state.numel() < LARGE_STEP else time
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
     # The steps that fill no chunk come last, whichever way the scan runs.
     chunked, left = (slice(rest, time), slice(rest)) if reverse else (slice(time - rest), slice(time - rest, time))
 
@@ -94,7 +103,6 @@ def scan(x: Tensor, decay: Tensor, state: Tensor, reverse: bool) -> Tensor:
             running = torch.addcmul(x_i, decay_i, running, out=y_i)
     for x_t, decay_t, y_t in zip(*(_in_order(tensor[:, left], 1, reverse) for tensor in (x, decay, y))):
         state = torch.addcmul(x_t, decay_t, state, out=y_t)
-    return y
 
 
 def _in_order(x: Tensor, dim: int, reverse: bool) -> tuple[Tensor, ...]:
@@ -219,8 +227,9 @@ def _blocks(dim: int) -> dict[str, int]:
     return {"STEPS": 4 if INTERPRETING else 64, "CHANNELS": channels, "num_warps": 2}
 
 
-def unit_stride(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
+def unit_stride(x: Tensor | None) -> Tensor | None:
+    """The tensor itself if its last dimension is contiguous, otherwise a copy."""
+    return x if x is None or x.stride(-1) == 1 else x.contiguous()
 
 
 def _forward_fake(x: Tensor, decay: Tensor, initial: Tensor | None, decay_is_log: bool) -> tuple[Tensor, Tensor]:

@@ -33,10 +33,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ._chunks import chunk_states, dot_block, load_tile, load_transposed, state_dot, store_tile, triton_chunk_length
+from ._chunks import (
+    block_side,
+    chunk_states,
+    dot_block,
+    load_tile,
+    load_transposed,
+    state_dot,
+    store_tile,
+    triton_chunk_length,
+)
 from ._runtime import Backends, autocast, cdiv, dot_dtype, dot_precision, jit, operator, tl
 from ._spec import Cost, OpSpec, Sampler, size_in_bytes
-from .decay_linear_attention import decay_linear_attention_torch
+from .decay_linear_attention import _decay_between, decay_linear_attention_torch
+from .delta_rule import _chunk_decays
 from .linear_scan import unit_stride
 
 LOWEST = -80.0  # exp(80) is still a float32
@@ -139,13 +149,9 @@ def mlstm_torch(
 
 
 @jit
-def _gates(log_keep_ptr, log_write_ptr, sequence, start, time, LENGTH: tl.constexpr):
-    """Of one chunk: log_keep summed to each step; summed after it, and log_write; log_write, -inf past the end."""
-    step = start + tl.arange(0, LENGTH)
-    log_keep = tl.load(log_keep_ptr + sequence * time + step, mask=step < time, other=0.0)
-    log_write = tl.load(log_write_ptr + sequence * time + step, mask=step < time, other=float("-inf"))
-    decay = tl.cumsum(log_keep, 0)
-    return decay, tl.sum(log_keep, 0) - decay + log_write, log_write
+def _load_write(log_write_ptr, row, time):
+    """What each step of a chunk writes, at most 1; nothing past the end."""
+    return tl.exp(tl.load(log_write_ptr + row, mask=row < time, other=float("-inf")))
 
 
 @jit(do_not_specialize=["time"])
@@ -166,7 +172,8 @@ def _forward_kernel(
     column = tl.program_id(2) * VALUES + tl.arange(0, VALUES)
     position = tl.arange(0, LENGTH)
     step = chunk * LENGTH + position
-    decay, _, log_write = _gates(log_keep_ptr, log_write_ptr, sequence, chunk * LENGTH, time, LENGTH)
+    whole, rest, since_start, _, _ = _chunk_decays(log_keep_ptr + sequence * time, step, 1, time, LENGTH)
+    write = _load_write(log_write_ptr + sequence * time, step, time)
 
     scores = tl.zeros([LENGTH, LENGTH], tl.float32)
     y = tl.zeros([LENGTH, VALUES], tl.float32)
@@ -180,11 +187,11 @@ def _forward_kernel(
         scores += tl.dot(query.to(DOT), key.to(DOT), input_precision=PRECISION)
         y += tl.dot(query.to(STATE_DOT), cell.to(STATE_DOT), input_precision=STATE_PRECISION)
         alignment += tl.sum(query.to(tl.float32) * normalizer[None, :], 1)
-    exponents = decay[:, None] - decay[None, :] + log_write[None, :]
-    scores *= tl.exp(tl.where(position[:, None] >= position[None, :], exponents, float("-inf")))
+    past = position[:, None] >= position[None, :]
+    scores *= write[None, :] * _decay_between(whole[:, None], rest[:, None], whole[None, :], rest[None, :], past)
     value = load_tile(value_ptr, step, value_time, time, column, value_dim)
-    y = y * tl.exp(decay)[:, None] + tl.dot(scores.to(DOT), value.to(DOT), input_precision=PRECISION)
-    alignment = scale * (alignment * tl.exp(decay) + tl.sum(scores, 1))
+    y = y * since_start[:, None] + tl.dot(scores.to(DOT), value.to(DOT), input_precision=PRECISION)
+    alignment = scale * (alignment * since_start + tl.sum(scores, 1))
 
     stabilizer = tl.load(stabilizer_ptr + sequence * time + step, mask=step < time, other=0.0)
     denominator = tl.maximum(tl.abs(alignment), tl.exp(-tl.maximum(stabilizer, lowest))) + eps
@@ -210,7 +217,8 @@ def _value_gradient_kernel(
     column = tl.program_id(2) * VALUES + tl.arange(0, VALUES)
     position = tl.arange(0, LENGTH)
     step = chunk * LENGTH + position
-    decay, log_reach, log_write = _gates(log_keep_ptr, log_write_ptr, sequence, chunk * LENGTH, time, LENGTH)
+    whole, rest, _, until_end, _ = _chunk_decays(log_keep_ptr + sequence * time, step, 1, time, LENGTH)
+    write = _load_write(log_write_ptr + sequence * time, step, time)
 
     scores = tl.zeros([LENGTH, LENGTH], tl.float32)  # of a key (row) for a query (column)
     grad_value = tl.zeros([LENGTH, VALUES], tl.float32)
@@ -221,10 +229,10 @@ def _value_gradient_kernel(
         grad_cell = load_tile(grad_cells_ptr, channel, value_dim, key_dim, column, value_dim)
         scores += tl.dot(key.to(DOT), query.to(DOT), input_precision=PRECISION)
         grad_value += tl.dot(key.to(STATE_DOT), grad_cell.to(STATE_DOT), input_precision=STATE_PRECISION)
-    exponents = decay[None, :] - decay[:, None] + log_write[:, None]
-    scores *= tl.exp(tl.where(position[:, None] <= position[None, :], exponents, float("-inf")))
+    later = position[:, None] <= position[None, :]
+    scores *= write[:, None] * _decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
     grad = load_tile(grad_ptr, step, grad_time, time, column, value_dim)
-    grad_value *= tl.exp(log_reach)[:, None]
+    grad_value *= (until_end * write)[:, None]
     grad_value += tl.dot(scores.to(DOT), grad.to(DOT), input_precision=PRECISION)
     grad_value_ptr += (batch * time * heads + head) * value_dim
     store_tile(grad_value_ptr, step, heads * value_dim, time, column, value_dim, grad_value)
@@ -253,7 +261,8 @@ def _query_key_gradient_kernel(
     channel = tl.program_id(2) * KEYS + tl.arange(0, KEYS)
     position = tl.arange(0, LENGTH)
     step = chunk * LENGTH + position
-    decay, log_reach, log_write = _gates(log_keep_ptr, log_write_ptr, sequence, chunk * LENGTH, time, LENGTH)
+    whole, rest, since_start, until_end, _ = _chunk_decays(log_keep_ptr + sequence * time, step, 1, time, LENGTH)
+    write = _load_write(log_write_ptr + sequence * time, step, time)
     grad_alignment = tl.load(grad_alignment_ptr + sequence * time + step, mask=step < time, other=0.0)
     normalizer = tl.load(normalizers_ptr + border * key_dim + channel, mask=channel < key_dim, other=0.0)
     grad_normalizer = tl.load(grad_normalizers_ptr + border * key_dim + channel, mask=channel < key_dim, other=0.0)
@@ -274,20 +283,19 @@ def _query_key_gradient_kernel(
         by_key += tl.dot(value.to(DOT), grad_columns.to(DOT), input_precision=PRECISION)
         grad_query += tl.dot(grad.to(STATE_DOT), cell.to(STATE_DOT), input_precision=STATE_PRECISION)
         grad_key += tl.dot(value.to(STATE_DOT), grad_cell.to(STATE_DOT), input_precision=STATE_PRECISION)
-    exponents = decay[:, None] - decay[None, :] + log_write[None, :]
+    past, later = position[:, None] >= position[None, :], position[:, None] <= position[None, :]
     by_query += grad_alignment[:, None]
-    by_query *= tl.exp(tl.where(position[:, None] >= position[None, :], exponents, float("-inf")))
-    exponents = decay[None, :] - decay[:, None] + log_write[:, None]
+    by_query *= write[None, :] * _decay_between(whole[:, None], rest[:, None], whole[None, :], rest[None, :], past)
     by_key += grad_alignment[None, :]
-    by_key *= tl.exp(tl.where(position[:, None] <= position[None, :], exponents, float("-inf")))
+    by_key *= write[:, None] * _decay_between(whole[None, :], rest[None, :], whole[:, None], rest[:, None], later)
 
     query = load_tile(query_ptr, step, query_time, time, channel, key_dim)
     key = load_tile(key_ptr, step, key_time, time, channel, key_dim)
     grad_query += grad_alignment[:, None] * normalizer[None, :]
-    grad_query *= tl.exp(decay)[:, None]
+    grad_query *= since_start[:, None]
     grad_query += tl.dot(by_query.to(DOT), key.to(DOT), input_precision=PRECISION)
     grad_key += grad_normalizer[None, :]
-    grad_key *= tl.exp(log_reach)[:, None]
+    grad_key *= (until_end * write)[:, None]
     grad_key += tl.dot(by_key.to(DOT), query.to(DOT), input_precision=PRECISION)
 
     offset = (batch * time * heads + head) * key_dim
@@ -302,8 +310,8 @@ def _query_key_gradient_kernel(
 def _settings(query: Tensor, value: Tensor) -> dict:
     return {
         "DOT": dot_dtype(query.dtype), "PRECISION": dot_precision(), **state_dot(query.dtype),
-        "LENGTH": triton_chunk_length(), "KEYS": dot_block(query.shape[-1], 64),
-        "VALUES": dot_block(value.shape[-1], 64), "num_warps": 4, "num_stages": 2,
+        "LENGTH": triton_chunk_length(query.dtype), "KEYS": dot_block(query.shape[-1], block_side(query.dtype)),
+        "VALUES": dot_block(value.shape[-1], block_side(value.dtype)), "num_warps": 4, "num_stages": 2,
     }  # fmt: skip
 
 
@@ -314,7 +322,7 @@ def _by_head(x: Tensor) -> Tensor:
 
 def _states(key: Tensor, value: Tensor, log_keep: Tensor, log_write: Tensor, cell: Tensor, normalizer: Tensor):
     """C and n before each chunk, and the last of each."""
-    length = triton_chunk_length()
+    length = triton_chunk_length(key.dtype)
     written = (key * log_write.exp().unsqueeze(-1)).to(key.dtype)
     ones = value.new_ones(()).expand(*value.shape[:3], 1)
     cells, last_cell = chunk_states(written, value, log_keep, cell, length)
@@ -522,12 +530,12 @@ def _inputs(
     }
 
 
-def _extreme(random: Sampler) -> dict:
+def _extreme(random: Sampler, time: int) -> dict:
     """Gates of +-100: steps that forget all, keep all, write nothing, or outweigh everything before.
 
     The normalizer is then all that a sum is divided by: queries and keys are positive, that it may not be near zero.
     """
-    inputs = _inputs(random, 1, 67, 2, 5, 3, state=True)
+    inputs = _inputs(random, 1, time, 2, 5, 3, state=True)
     for name in ("input_gate", "forget_gate"):
         inputs[name] = torch.where(inputs[name].abs() > 1.5, 100 * inputs[name].sign(), inputs[name])
     inputs["initial_state"] = MLSTMState(*map(torch.abs, inputs["initial_state"]))
@@ -541,11 +549,12 @@ SPEC = OpSpec(
         "one step": lambda random: _inputs(random, 1, 1, 2, 3, 2, state=True),
         "prime": lambda random: _inputs(random, 2, 19, 1, 7, 5, state=True),
         "no state": lambda random: {**_inputs(random, 1, 5, 2, 17, 1), "scale": 0.3, "eps": 1e-2},
+        "extreme gates": lambda random: _extreme(random, 19),
         "no samples": lambda random: _inputs(random, 0, 3, 1, 3, 2),
     },
     large_cases={
         "several chunks": lambda random: _inputs(random, 2, 193, 2, 16, 24, state=True),
-        "extreme gates": _extreme,
+        "extreme gates in several chunks": lambda random: _extreme(random, 67),
     },
     benchmarks={
         "1024 steps, 4 heads of 64": lambda random: _inputs(random, 2, 1024, 4, 64, 64),

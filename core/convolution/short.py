@@ -3,23 +3,17 @@
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-def causal_conv1d(x, weight, bias=None, activation=None, initial_state=None):
-    before = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2]) if initial_state is None else initial_state
-    padded = torch.cat([before.to(x.dtype), x], dim=1)
-    y = F.conv1d(padded.mT, weight.unsqueeze(1), bias, groups=x.shape[2]).mT
-    state = padded[:, padded.shape[1] - before.shape[1] :].float()
-    return (F.silu(y) if activation == "silu" else y), state
+from ...kernels.causal_conv1d import causal_conv1d
 
 
 class ShortConvolution(nn.Module):
     """y_t = activation(sum_j weight_j x_{t-width+1+j} + bias), which gives a recurrent layer sight of its last tokens.
 
     Called with the last width - 1 tokens before the sequence, or None at its start; returns those at its end, in fp32.
+    Products and sums are in fp32.
 
     Args:
         dim: width of the tokens.

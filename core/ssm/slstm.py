@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...kernels.slstm import SLSTMState, slstm
 from ..convolution.short import ShortConvolution
-from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import Mixer, flatten_grid, mask_tokens, pack_tokens, resolve_num_heads, unflatten_grid
 from ..norm.head_norm import HeadNorm
 from ..registry import register_mixer
 
@@ -20,14 +20,6 @@ class SLSTMLayerState(NamedTuple):
 
     recurrence: SLSTMState
     convolution: Float[Tensor, "batch past dim"] | None
-
-
-def pack_tokens(
-    x: Float[Tensor, "batch tokens dim"], mask: Bool[Tensor, "batch tokens"]
-) -> tuple[Float[Tensor, "batch tokens dim"], Tensor]:
-    """The real tokens of each sample in order, the masked after them, and the index that puts them back (`gather`)."""
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-    return x.gather(1, order.unsqueeze(-1).expand_as(x)), order.argsort(dim=1).unsqueeze(-1).expand_as(x)
 
 
 @register_mixer("slstm")
