@@ -7,20 +7,22 @@ in the same run. An operation whose correctness check fails is not timed.
 import json
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from ..kernels._runtime import INTERPRETING, TRITON_VERSION
-from ..kernels._spec import Cost, Measurement, OpSpec, benchmark, list_specs
-from .bench_peers import peers_of
+from ..kernels._spec import Cost, Measurement, OpSpec, benchmark, errors, list_specs
+from .bench_peers import Peer, peers_of
 from .errors import QuintetError, nearest
 from .run_folder import new_run_folder
 
@@ -69,7 +71,7 @@ def bench_kernels(
     measured: list[Measurement] = []
     for name in track(list(operations) or list(specs), "timing", transient=True, console=console):
         try:
-            measured += _measure(specs[name], device, getattr(torch, dtype), compile, repeats)
+            measured += _measure(specs[name], device, getattr(torch, dtype), compile, repeats, console.print)
         except ValueError as error:
             console.print(f"[red]not timed[/red]: {error}")
     rows = [_row(result, machine, measured) for result in measured]
@@ -95,7 +97,7 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, dtype=dtype, device=device)
     multiplied = min(_seconds(lambda: matrix @ matrix, device) for _ in range(8))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return Machine(
         device=name,
         torch=torch.__version__,
@@ -105,6 +107,15 @@ def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
         bandwidth=2 * elements * source.itemsize / copied,
         matmul_rate=2 * size**3 / multiplied,
     )
+
+
+def processor_name() -> str:
+    """The processor's name, where the system tells it, else its architecture."""
+    information = Path("/proc/cpuinfo")
+    for line in information.read_text().splitlines() if information.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def markdown(machine: Machine, rows: Sequence[dict[str, Any]]) -> str:
@@ -152,21 +163,48 @@ def picture(rows: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _measure(spec: OpSpec, device: torch.device, dtype: torch.dtype, compile: bool, repeats: int) -> list[Measurement]:
+def _measure(
+    spec: OpSpec, device: torch.device, dtype: torch.dtype, compile: bool, repeats: int, say: Callable[[str], None]
+) -> list[Measurement]:
+    """Our forms and the peers of each case. A peer that cannot do it, or is wrong, is left out; `say` is told why."""
+
     def backend(name: str) -> Callable:
         return lambda **inputs: spec.function(**inputs, backend=name)
 
-    implementations = {"reference": backend("reference"), "torch": backend("torch")}
+    ours = {"reference": backend("reference"), "torch": backend("torch")}
+    if spec.backends.torch is spec.backends.reference:
+        del ours["torch"]
     if compile:
-        implementations["torch.compile"] = torch.compile(backend("torch"), fullgraph=True)
+        ours["torch.compile"] = torch.compile(backend("torch"), fullgraph=True)
     if spec.backends.triton is not None and device.type == "cuda" and not INTERPRETING:
-        implementations["triton"] = backend("triton")
-    peers = peers_of(spec.name, device)
-    implementations |= {peer.name: peer.function for peer in peers}
-    forward_only = [peer.name for peer in peers if peer.forward_only]
-    return list(
-        benchmark(spec, implementations, forward_only=forward_only, device=device, dtype=dtype, repeats=repeats)
-    )
+        ours["triton"] = backend("triton")
+    measured: list[Measurement] = []
+    for case, make in spec.benchmarks.items():
+        one = replace(spec, cases={}, large_cases={}, benchmarks={case: make})
+        peers = {}
+        for peer in peers_of(spec.name, device):
+            reason = _refusal(one, peer, case, device, dtype)
+            if reason is None:
+                peers[peer.name] = peer
+            else:
+                say(f"not timed: {spec.name}, {case}, {peer.name}: {reason}")
+        implementations = ours | {name: peer.function for name, peer in peers.items()}
+        forward_only = [name for name, peer in peers.items() if device.type in peer.forward_only]
+        measured += benchmark(
+            one, implementations, forward_only=forward_only, device=device, dtype=dtype, repeats=repeats
+        )
+    return measured
+
+
+def _refusal(spec: OpSpec, peer: Peer, case: str, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a peer is not timed on a case, in one line, or None."""
+    checked = replace(spec, differentiable=()) if device.type in peer.forward_only else spec
+    try:
+        worst = torch.tensor([*errors(checked, peer.function, case, dtype, device=device).values()]).max().item()
+    except Exception as error:  # another project's code, of any version: whatever it raises must not end the run
+        return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    tolerance = 4 * spec.tolerance("triton", dtype)
+    return None if worst <= tolerance else f"wrong by {worst:.1e}, more than {tolerance:.1e}"
 
 
 def _row(result: Measurement, machine: Machine, measured: Sequence[Measurement]) -> dict[str, Any]:
@@ -193,15 +231,15 @@ def _row(result: Measurement, machine: Machine, measured: Sequence[Measurement])
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="milliseconds, share of the floor, times faster than the reference")
-    table.add_column("implementation")
+    table = Table(title="milliseconds, share of the floor, times faster than the reference", box=SIMPLE, padding=(0, 1))
+    table.add_column("implementation", min_width=24)
     for column in ("forward", "of floor", "x", "training", "of floor", "x", "error"):
         table.add_column(column, justify="right")
     shown = None
     for row in rows:
         if shown != (shown := (row["operation"], row["case"])):
             table.add_section()
-            table.add_row(f"[bold]{row['operation']}[/bold]\n{row['case']}")
+            table.add_row(f"[bold]{row['operation']}[/bold]\n{escape(row['case'])}")
         table.add_row(
             f"  {row['implementation']}",
             f"{row['forward']:.3g}",

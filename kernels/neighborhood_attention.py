@@ -7,8 +7,10 @@ dilation, plus K-1; mask (batch, *grid), True where a token is real.
 
 Window, per axis: positions that are equal modulo the dilation form a class. A query sees K members of its class, from
 `place - K // 2` on; at the borders the window shifts inwards so that it stays whole, and a class with fewer than K
-members is seen whole. On a causal axis it sees itself and the K-1 members before, fewer at the border. Masked keys
-take no part, and a query that sees no key gives 0.
+members is seen whole. On a causal axis it sees itself and the K-1 members before, fewer at the border. With a stride,
+every that many members are a group, who share the window of their middle one, the later of two; on a causal axis each
+member sees of the window of the last one what is not after itself. Masked keys take no part, and a query that sees no
+key gives 0.
 
 Softmax and sums are float32 (float64 for float64 inputs); y and the gradients have the dtypes of their inputs. Under
 autocast query, key and value are cast to its dtype.
@@ -17,7 +19,7 @@ Floor, for a query of R elements and E bytes and windows of W keys: the forward 
 bytes and 4RW flops; the backward reads five and writes three, 8E bytes and 10RW flops.
 
 Papers: Neighborhood Attention Transformer, arXiv 2204.07143; dilation: arXiv 2209.15001; causal and 3-D windows, fused
-kernels: Faster Neighborhood Attention, arXiv 2403.04690.
+kernels: Faster Neighborhood Attention, arXiv 2403.04690; stride: Generalized Neighborhood Attention, arXiv 2504.16922.
 """
 
 import functools
@@ -53,6 +55,7 @@ def neighborhood_attention_reference(
     key: Float[Tensor, "batch *grid heads head_dim"],
     value: Float[Tensor, "batch *grid heads head_dim"],
     kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
     dilation: tuple[int, ...],
     causal: tuple[bool, ...],
     bias: Float[Tensor, "heads *offsets"] | None,
@@ -62,10 +65,10 @@ def neighborhood_attention_reference(
     """Gather the window of every query."""
     grid = query.shape[1:-2]
     keys, inside, offsets = [], [], []
-    for length, size, step, only_past in zip(grid, kernel_size, dilation, causal):
+    for length, size, shared, step, only_past in zip(grid, kernel_size, stride, dilation, causal):
         position = torch.arange(length, device=query.device)
         place, members = position // step, (length - position % step + step - 1) // step
-        first, stop = (edge[:, None] for edge in _window(place, members, size, only_past))
+        first, stop = (edge[:, None] for edge in _window(place, members, size, shared, only_past))
         member = first + torch.arange(min(size, cdiv(length, step)), device=query.device)
         keys.append((position[:, None] % step + step * member).clamp(max=length - 1))
         inside.append(member < stop)
@@ -91,6 +94,7 @@ def neighborhood_attention_torch(
     key: Float[Tensor, "batch *grid heads head_dim"],
     value: Float[Tensor, "batch *grid heads head_dim"],
     kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
     dilation: tuple[int, ...],
     causal: tuple[bool, ...],
     bias: Float[Tensor, "heads *offsets"] | None,
@@ -103,7 +107,7 @@ def neighborhood_attention_torch(
     a gather writes 64 times 7x7. Keys of the halo outside a query's own window get a large negative score.
     """
     grid, rank = query.shape[1:-2], len(kernel_size)
-    axes = [_cut_axis(*settings, rank, query.device) for settings in zip(grid, kernel_size, dilation, causal)]
+    axes = [_cut_axis(*settings, rank, query.device) for settings in zip(grid, kernel_size, stride, dilation, causal)]
     addend, seen = _scores_addend(axes, bias, mask, query.dtype)
 
     # Whichever of heads and batch the addend lacks comes first and folds into the batch of the dense attention.
@@ -135,16 +139,19 @@ class _Axis(NamedTuple):
     always_inside: bool  # every key is in every window
 
 
-def _cut_axis(length: int, size: int, step: int, only_past: bool, rank: int, device: torch.device) -> _Axis:
+def _cut_axis(
+    length: int, size: int, shared: int, step: int, only_past: bool, rank: int, device: torch.device
+) -> _Axis:
     longest = cdiv(length, step)  # members of the longest class
     # Tiles of about 32, 8x8 or 4x4x4 are the fastest on CPU. They must reach over half a window, or a window that
     # shifts inwards at the border would leave the halo. Where the halo would cover the axis, the axis is one tile.
     least = size // 2 + 1
     tile = max((32, 8, 4)[rank - 1], least)
-    whole = longest < tile + size
+    reach = size + (0 if only_past else shared - 1)  # of the windows of a group together
+    whole = longest < tile + reach
     tile = longest if whole else max(cdiv(longest, cdiv(longest, tile)), least)
-    halo = longest if whole else tile + size - 1
-    before = 0 if whole else size - 1 if only_past else size // 2
+    halo = longest if whole else tile + reach - 1
+    before = 0 if whole else size - 1 if only_past else size // 2 + (shared - 1) // 2
 
     arange = functools.partial(torch.arange, device=device)
     members = ((length - arange(step) + step - 1) // step)[:, None]  # class tile
@@ -153,7 +160,7 @@ def _cut_axis(length: int, size: int, step: int, only_past: bool, rank: int, dev
     place = start[..., None] + arange(tile)  # class tile query
     member = (start - before)[..., None] + arange(halo)  # class tile key
     queries, keys = (arange(step)[:, None, None] + step * index for index in (place, member))
-    first, stop = (edge[..., None] for edge in _window(place, members[..., None], size, only_past))
+    first, stop = (edge[..., None] for edge in _window(place, members[..., None], size, shared, only_past))
     key = member[..., None, :]
 
     position = arange(length)
@@ -223,11 +230,13 @@ def _put_tiles(y: Tensor, axes: Sequence[_Axis], heads_first: bool) -> Tensor:
     return y
 
 
-def _window(place: Tensor, members: Tensor, size: int, only_past: bool) -> tuple[Tensor, Tensor]:
-    """The first member of the window of each place, and the one after its last."""
+def _window(place: Tensor, members: Tensor, size: int, shared: int, only_past: bool) -> tuple[Tensor, Tensor]:
+    """The first member of the window of each place, and the one after its last; `shared` is the stride."""
+    leader = place // shared * shared + (shared - 1 if only_past else shared // 2)
+    leader = torch.minimum(leader, members - 1)
     if only_past:
-        return (place - size + 1).clamp(min=0), place + 1
-    first = torch.minimum(place - size // 2, members - size).clamp(min=0)
+        return (leader - size + 1).clamp(min=0), place + 1
+    first = torch.minimum(leader - size // 2, members - size).clamp(min=0)
     return first, torch.minimum(first + size, members)
 
 
@@ -301,8 +310,8 @@ def _forward_kernel(
         if HAS_BIAS:
             place = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None]
             visited_place = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
-            entry = head * bias_size + bias_size // 2 + visited_place - place
-            scores += tl.load(bias_ptr + entry, mask=sees, other=0.0).to(tl.float32) * LOG2E
+            middle = bias_ptr + head * bias_size + bias_size // 2
+            scores += tl.load(middle + (visited_place - place), mask=sees, other=0.0).to(tl.float32) * LOG2E
         scores = tl.where(sees, scores, float("-inf"))
 
         previous = largest
@@ -370,8 +379,8 @@ def _backward_query_kernel(
         if HAS_BIAS:
             place = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None]
             visited_place = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
-            entry = head * bias_size + bias_size // 2 + visited_place - place
-            scores += tl.load(bias_ptr + entry, mask=sees, other=0.0).to(tl.float32) * LOG2E
+            middle = bias_ptr + head * bias_size + bias_size // 2
+            scores += tl.load(middle + (visited_place - place), mask=sees, other=0.0).to(tl.float32) * LOG2E
         weights = tl.where(sees, tl.exp2(scores - logsumexp), 0.0)
         grad_scores = weights * (tl.dot(grad, value, input_precision=PRECISION) - delta)
         # The keys once more, the other way round.
@@ -434,8 +443,8 @@ def _backward_key_value_kernel(
         if HAS_BIAS:
             place = tl.load(windows_ptr + 9 * tokens + token, mask=real, other=0)[:, None]
             visited_place = tl.load(windows_ptr + 9 * tokens + visited, mask=there, other=0)[None, :]
-            entry = head * bias_size + bias_size // 2 + place - visited_place
-            scores += tl.load(bias_ptr + entry, mask=sees, other=0.0).to(tl.float32) * LOG2E
+            middle = bias_ptr + head * bias_size + bias_size // 2
+            scores += tl.load(middle + (place - visited_place), mask=sees, other=0.0).to(tl.float32) * LOG2E
         weights = tl.where(sees, tl.exp2(scores - logsumexp), 0.0)
         grad_scores = weights * (tl.dot(value, grad, input_precision=PRECISION) - delta)
 
@@ -512,12 +521,13 @@ class _Tables(NamedTuple):
 def _tables(
     grid: tuple[int, ...],
     kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
     dilation: tuple[int, ...],
     causal: tuple[bool, ...],
     tile: tuple[int, ...],
     device: torch.device,
 ) -> _Tables:
-    axes = zip(*(_axis_tables(*settings) for settings in zip(grid, kernel_size, dilation, causal, tile)))
+    axes = zip(*(_axis_tables(*settings) for settings in zip(grid, kernel_size, stride, dilation, causal, tile)))
     *lists, places, firsts, stops = axes
     tokens = []
     for positions in lists:  # (tiles, positions) on each axis
@@ -539,14 +549,14 @@ def _rows(tables: Sequence[Tensor]) -> list[Tensor]:
     return rows + [torch.zeros_like(rows[0])] * (3 - len(rows))
 
 
-def _axis_tables(length: int, size: int, step: int, only_past: bool, tile: int) -> tuple[Tensor, ...]:
+def _axis_tables(length: int, size: int, shared: int, step: int, only_past: bool, tile: int) -> tuple[Tensor, ...]:
     """The positions in tiles, of the keys they see, of the queries that see them; place, first, stop of a position."""
     longest = cdiv(length, step)
     own_class = torch.arange(step)[:, None]
     members = (length - own_class + step - 1) // step
     place = torch.arange(longest)
     beyond = place >= members
-    first, stop = (edge.masked_fill(beyond, longest) for edge in _window(place, members, size, only_past))
+    first, stop = (edge.masked_fill(beyond, longest) for edge in _window(place, members, size, shared, only_past))
 
     begin = torch.arange(0, longest, tile).repeat(step, 1)
     end = torch.minimum(begin + tile, members)
@@ -563,9 +573,9 @@ def _axis_tables(length: int, size: int, step: int, only_past: bool, tile: int) 
     return *lists, own[1], first[own], stop[own]
 
 
-def _tile_shape(rank: int, head_dim: int, dtype: torch.dtype) -> tuple[int, ...]:
-    """64 tokens, or 32 where heads are wide; 16, the least that a dot takes, while interpreting."""
-    powers = 4 if INTERPRETING else 6 if next_power_of_2(head_dim) * dtype.itemsize <= 256 else 5
+def _tile_shape(rank: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """64 tokens, or 32 in float32, whose products take more registers; 16, the least of a dot, while interpreting."""
+    powers = 4 if INTERPRETING else 5 if dtype == torch.float32 else 6
     return tuple(1 << (powers + axis) // rank for axis in range(rank))
 
 
@@ -580,16 +590,16 @@ class _Launch(NamedTuple):
 
 def _launch(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None,
-    kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+    kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
 ) -> _Launch:  # fmt: skip
     grid, rank = tuple(query.shape[1:-2]), len(kernel_size)
-    tile = _tile_shape(rank, query.shape[-1], query.dtype)
+    tile = _tile_shape(rank, query.dtype)
     entries = [2 * size - 1 for size in kernel_size]
     query, key, value = (tensor.flatten(1, rank) for tensor in (query, key, value))
     if query.stride(3) != 1 or not query.stride() == key.stride() == value.stride():
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     return _Launch(
-        tables=_tables(grid, tuple(kernel_size), tuple(dilation), tuple(causal), tile, query.device),
+        tables=_tables(grid, *map(tuple, (kernel_size, stride, dilation, causal)), tile, query.device),
         tensors={
             "query_ptr": query,
             "key_ptr": key,
@@ -629,7 +639,7 @@ def _walk(kernel, launch: _Launch, visit: Tensor, **tensors: Tensor) -> None:
 
 def _forward_fake(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None,
-    kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+    kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     batch, *grid, heads, _ = query.shape
     return query.new_empty(query.shape), query.new_empty((batch, heads, *grid), dtype=torch.float32)
@@ -638,9 +648,9 @@ def _forward_fake(
 @operator("neighborhood_attention", fake=_forward_fake)
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, mask: Tensor | None,
-    kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+    kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    inputs = (query, key, value, bias, mask, kernel_size, dilation, causal, scale)
+    inputs = (query, key, value, bias, mask, kernel_size, stride, dilation, causal, scale)
     y, logsumexp = _forward_fake(*inputs)
     launch = _launch(*inputs)
     _walk(_forward_kernel, launch, launch.tables.keys, y_ptr=y, logsumexp_ptr=logsumexp)
@@ -649,7 +659,8 @@ def _forward(
 
 def _backward_fake(
     grad: Tensor, y: Tensor, logsumexp: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
-    mask: Tensor | None, kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+    mask: Tensor | None, kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    causal: Sequence[bool], scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grad_bias = query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
     return query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape), grad_bias
@@ -658,9 +669,10 @@ def _backward_fake(
 @operator("neighborhood_attention_backward", fake=_backward_fake)
 def _backward(
     grad: Tensor, y: Tensor, logsumexp: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None,
-    mask: Tensor | None, kernel_size: Sequence[int], dilation: Sequence[int], causal: Sequence[bool], scale: float,
+    mask: Tensor | None, kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int],
+    causal: Sequence[bool], scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    inputs = (query, key, value, bias, mask, kernel_size, dilation, causal, scale)
+    inputs = (query, key, value, bias, mask, kernel_size, stride, dilation, causal, scale)
     grad_query, grad_key, grad_value, grad_bias = _backward_fake(grad, y, logsumexp, *inputs)
     launch = _launch(*inputs)
     delta = (grad.float() * y.float()).sum(-1).movedim(-1, 1).contiguous()
@@ -700,10 +712,10 @@ _forward.register_autograd(_gradient, setup_context=_save_for_backward)
 
 
 def _neighborhood_attention_triton(
-    query: Tensor, key: Tensor, value: Tensor, kernel_size: tuple[int, ...], dilation: tuple[int, ...],
-    causal: tuple[bool, ...], bias: Tensor | None, mask: Tensor | None, scale: float,
+    query: Tensor, key: Tensor, value: Tensor, kernel_size: tuple[int, ...], stride: tuple[int, ...],
+    dilation: tuple[int, ...], causal: tuple[bool, ...], bias: Tensor | None, mask: Tensor | None, scale: float,
 ) -> Tensor:  # fmt: skip
-    return _forward(query, key, value, bias, mask, kernel_size, dilation, causal, scale)[0]
+    return _forward(query, key, value, bias, mask, kernel_size, stride, dilation, causal, scale)[0]
 
 
 def _triton_refuses(query: Tensor, *_, **__) -> str | None:
@@ -729,6 +741,7 @@ def neighborhood_attention(
     value: Float[Tensor, "batch *grid heads head_dim"],
     kernel_size: int | Sequence[int],
     *,
+    stride: int | Sequence[int] = 1,
     dilation: int | Sequence[int] = 1,
     causal: bool | Sequence[bool] = False,
     bias: Float[Tensor, "heads *offsets"] | None = None,
@@ -739,25 +752,29 @@ def neighborhood_attention(
     """Attend from each token to the kernel_size tokens around it on every axis of the grid.
 
     softmax(scale * query key^T + bias) value over the window. query, key, value (batch, *grid, heads, head_dim) with
-    one to three axes; kernel_size, dilation and causal are one for all axes or one for each; bias (heads, 2 *
+    one to three axes; kernel_size, stride, dilation and causal are one for all axes or one for each; bias (heads, 2 *
     kernel_size - 1 for each axis) is indexed by key minus query in units of dilation, plus kernel_size - 1; mask
     (batch, *grid) is True where a token is real; scale is head_dim^-0.5 if None. Windows shift inwards at the borders;
-    one that is larger than the grid is the grid. Raises ValueError for shapes and sizes that do not fit, and for a
-    backend ("reference", "torch", "triton") that cannot serve the call.
+    one that is larger than the grid is the grid; `stride` neighbors, no more than kernel_size, share one. Raises
+    ValueError for shapes and sizes that do not fit, and for a backend ("reference", "torch", "triton") that cannot
+    serve the call.
 
-    Neighborhood Attention Transformer, arXiv 2204.07143; Faster Neighborhood Attention, arXiv 2403.04690.
+    Neighborhood Attention Transformer, arXiv 2204.07143; Generalized Neighborhood Attention, arXiv 2504.16922.
     """
     rank = query.ndim - 3
     if not 1 <= rank <= 3:
         raise ValueError(
-            f"neighborhood_attention: query has shape {tuple(query.shape)}, not (batch, *grid, heads, dim)"
+            f"neighborhood_attention: query has shape {tuple(query.shape)}, not (batch, *grid, heads, head_dim)"
         )
     if not query.shape == key.shape == value.shape or not query.dtype == key.dtype == value.dtype:
         found = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (query, key, value))
         raise ValueError(f"neighborhood_attention: query, key and value must be alike, but are {found}")
     sizes = _per_axis("kernel_size", kernel_size, rank)
+    shared = _per_axis("stride", stride, rank)
     steps = _per_axis("dilation", dilation, rank)
     only_past = _per_axis("causal", causal, rank)
+    if any(group > size for group, size in zip(shared, sizes)):
+        raise ValueError(f"neighborhood_attention: stride {shared} is larger than kernel_size {sizes}")
     if bias is not None and bias.shape != (expected := (query.shape[-2], *(2 * size - 1 for size in sizes))):
         raise ValueError(f"neighborhood_attention: bias has shape {tuple(bias.shape)}, windows need {expected}")
     if mask is not None and mask.shape != query.shape[:-2]:
@@ -768,7 +785,7 @@ def neighborhood_attention(
         return query.clone()
     query, key, value = autocast(query, key, value)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    inputs = (query, key, value, sizes, steps, only_past, bias, mask, scale)
+    inputs = (query, key, value, sizes, shared, steps, only_past, bias, mask, scale)
     return _BACKENDS.select(backend, *inputs)(*inputs)
 
 
@@ -811,6 +828,9 @@ SPEC = OpSpec(
         "window over the grid": lambda random: _inputs(random, 1, 3, 4, 2, 4, kernel_size=5, bias=True),
         "dilation": lambda random: _inputs(random, 1, 7, 8, 1, 4, kernel_size=(3, 2), dilation=(3, 2), bias=True),
         "causal": lambda random: _inputs(random, 1, 17, 1, 4, kernel_size=4, causal=True, bias=True),
+        "stride": lambda random: _inputs(
+            random, 1, 9, 5, 1, 4, kernel_size=(4, 3), stride=(3, 2), causal=(False, True), bias=True
+        ),
         "causal rows, dilation": lambda random: _inputs(
             random, 1, 5, 6, 1, 4, kernel_size=3, dilation=(1, 2), causal=(True, False)
         ),
@@ -823,6 +843,9 @@ SPEC = OpSpec(
         "wide window": lambda random: _inputs(random, 1, 41, 37, 2, 8, kernel_size=13),
         "dilated image": lambda random: _inputs(random, 1, 41, 37, 2, 8, kernel_size=5, dilation=(2, 3), bias=True),
         "causal sequence": lambda random: _inputs(random, 2, 509, 2, 8, kernel_size=63, causal=True),
+        "strided image": lambda random: _inputs(
+            random, 1, 41, 37, 2, 8, kernel_size=(7, 5), stride=(4, 5), dilation=(1, 2), bias=True
+        ),
         "large volume": lambda random: _inputs(random, 1, 11, 13, 17, 2, 8, kernel_size=(3, 5, 4), mask=True),
     },
     benchmarks={

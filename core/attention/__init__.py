@@ -1,6 +1,11 @@
 """Attention: mixers in which each token gathers values from others by how well its query meets their keys."""
 
 from .cross import CrossAttention as CrossAttention
+from .delta import GatedDeltaNet as GatedDeltaNet
+from .gated_linear import GatedLinearAttention as GatedLinearAttention
 from .linear import LinearAttention as LinearAttention
 from .neighborhood import NeighborhoodAttention as NeighborhoodAttention
+from .retention import Retention as Retention
+from .segment import SegmentAttention as SegmentAttention
 from .softmax import Attention as Attention
+from .window import WindowAttention as WindowAttention

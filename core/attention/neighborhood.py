@@ -25,18 +25,23 @@ class NeighborhoodAttention(Mixer):
     """y_i = sum over j in N(i) of softmax_j(q_i · k_j / sqrt(head_dim) + rpb[(p_j - p_i) / dilation + K - 1]) v_j.
 
     N(i) are the K nearest tokens along each axis, `dilation` apart, of which i is one; at borders the window shifts
-    inwards, so that every token has K neighbours where the grid has room. Causal axes look back only.
+    inwards, so that every token has K neighbours where the grid has room. Causal axes look back only. With a stride,
+    groups of that many neighbours share the window of their middle one, the later of two; on causal axes that of the
+    last one, up to themselves. A stride of K makes windows beside each other.
     Papers: "Neighborhood Attention Transformer", arXiv 2204.07143; "Dilated Neighborhood Attention Transformer",
-    arXiv 2209.15001. Parameters are named and laid out as published: `qkv`, `rpb` (heads, 2K - 1, ...), `proj`.
+    arXiv 2209.15001; stride: "Generalized Neighborhood Attention", arXiv 2504.16922. Parameters are named and laid out
+    as published: `qkv`, `rpb` (heads, 2K - 1, ...), `proj`.
 
     Padding: the shift happens at the border of the padded grid. Next to the border of the real tokens, windows
     therefore reach into the padding instead of shifting, and outputs there differ from those without padding; they are
-    the same at least K // 2 * dilation tokens away from it, and everywhere where all axes are causal.
+    the same at least (K // 2 + stride - 1) * dilation tokens away from it, and everywhere where all axes are causal and
+    have no stride.
 
     Args:
         dim: width of the tokens.
         num_heads: None means dim // 32.
         kernel_size: K, the same for every axis or one an axis; larger than the grid means all of it.
+        stride: neighbours that share a window, at most K, the same for every axis or one an axis.
         dilation: distance between neighbours, the same for every axis or one an axis.
         causal: no neighbours behind the token, the same for every axis or one an axis.
         relative_bias: learn `rpb`, initialised from N(0, 0.02²) cut at two units.
@@ -57,6 +62,7 @@ class NeighborhoodAttention(Mixer):
         "volume": {"rank": 3, "kernel_size": 3},
         "without_bias": {"relative_bias": False, "kernel_size": (3, 5), "dilation": (2, 1)},
         "causal_height": {"kernel_size": 3, "causal": (True, False)},
+        "strided": {"kernel_size": 4, "stride": (3, 2)},
     }
 
     def __init__(
@@ -64,6 +70,7 @@ class NeighborhoodAttention(Mixer):
         dim: int,
         num_heads: int | None = None,
         kernel_size: int | Sequence[int] = 7,
+        stride: int | Sequence[int] = 1,
         dilation: int | Sequence[int] = 1,
         causal: bool | Sequence[bool] = False,
         relative_bias: bool = True,
@@ -77,9 +84,15 @@ class NeighborhoodAttention(Mixer):
             raise QuintetError(f"NeighborhoodAttention has rank 1, 2 or 3 (sequence, image, volume); got {rank}")
         self.dim, self.num_heads = dim, resolve_num_heads(dim, num_heads)
         self.kernel_size = _per_axis("kernel_size", kernel_size, rank)
+        self.stride = _per_axis("stride", stride, rank)
+        if any(not 1 <= group <= size for group, size in zip(self.stride, self.kernel_size)):
+            raise QuintetError(
+                f"NeighborhoodAttention takes strides from 1 to kernel_size={self.kernel_size}; got {self.stride}"
+            )
         self.dilation = _per_axis("dilation", dilation, rank)
         self.causal_axes = _per_axis("causal", causal, rank)
-        self.causal = self.padding_invariant = all(self.causal_axes)
+        self.causal = all(self.causal_axes)
+        self.padding_invariant = self.causal and max(self.stride) == 1
         self.grid_ranks = frozenset({rank})
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.rpb = None
@@ -99,6 +112,7 @@ class NeighborhoodAttention(Mixer):
             key,
             value,
             self.kernel_size,
+            stride=self.stride,
             dilation=self.dilation,
             causal=self.causal_axes,
             bias=self.rpb,
@@ -107,4 +121,5 @@ class NeighborhoodAttention(Mixer):
         return mask_tokens(self.projection_dropout(self.proj(y.flatten(-2))), mask)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, dilation={self.dilation}, causal={self.causal_axes}"
+        sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"
+        return f"{sizes}, causal={self.causal_axes}"

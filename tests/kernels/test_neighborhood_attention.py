@@ -13,21 +13,24 @@ from quintet.kernels._spec import relative_error
 from quintet.kernels.neighborhood_attention import _axis_tables, _cut_axis, neighborhood_attention
 
 
-def window(position: int, length: int, size: int, step: int, causal: bool) -> list[int]:
+def window(position: int, length: int, size: int, stride: int, step: int, causal: bool) -> list[int]:
     """The positions that a query sees on one axis, from the definition."""
     members = list(range(position % step, length, step))
     place = members.index(position)
+    group = [other for other in range(len(members)) if other // stride == place // stride]
     if causal:
-        return members[max(0, place - size + 1) : place + 1]
-    first = max(0, min(place - size // 2, len(members) - size))
+        leader = min(group[0] + stride, len(members)) - 1
+        return members[max(0, leader - size + 1) : place + 1]
+    leader = min(group[0] + stride // 2, group[-1])
+    first = max(0, min(leader - size // 2, len(members) - size))
     return members[first : first + size]
 
 
-def by_definition(query, key, value, sizes, steps, causal, bias, mask, scale):
+def by_definition(query, key, value, sizes, strides, steps, causal, bias, mask, scale):
     batch, *grid, heads, _ = query.shape
     y = torch.zeros_like(query)
     for b, h, *position in itertools.product(range(batch), range(heads), *map(range, grid)):
-        axes = (window(*settings) for settings in zip(position, grid, sizes, steps, causal))
+        axes = (window(*settings) for settings in zip(position, grid, sizes, strides, steps, causal))
         seen = [place for place in itertools.product(*axes) if mask is None or mask[(b, *place)]]
         scores = []
         for place in seen:
@@ -46,49 +49,62 @@ def problems(draw):
     grid = draw(st.sampled_from([(1,), (9,), (13,), (3, 5), (6, 4), (2, 3, 4), (3, 1, 5)]))
     rank = len(grid)
     sizes, steps = (draw(st.tuples(*[st.integers(1, most)] * rank)) for most in (6, 3))
+    strides = tuple(draw(st.integers(1, size)) for size in sizes)
     causal = draw(st.tuples(*[st.booleans()] * rank))
-    return grid, sizes, steps, causal, draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 99))
+    return grid, sizes, strides, steps, causal, draw(st.booleans()), draw(st.booleans()), draw(st.integers(0, 99))
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
 @given(problem=problems())
 def test_agrees_with_the_definition(backend, problem):
-    grid, sizes, steps, causal, has_bias, has_mask, seed = problem
+    grid, sizes, strides, steps, causal, has_bias, has_mask, seed = problem
     generator = torch.Generator().manual_seed(seed)
     query, key, value = torch.randn(3, 2, *grid, 2, 3, generator=generator, dtype=torch.float64)
     entries = [2 * size - 1 for size in sizes]
     bias = torch.randn(2, *entries, generator=generator, dtype=torch.float64) if has_bias else None
     mask = torch.rand(2, *grid, generator=generator) < 0.6 if has_mask else None
-    settings = {"dilation": steps, "causal": causal, "bias": bias, "mask": mask, "scale": 0.7, "backend": backend}
+    settings = {
+        "stride": strides,
+        "dilation": steps,
+        "causal": causal,
+        "bias": bias,
+        "mask": mask,
+        "scale": 0.7,
+        "backend": backend,
+    }
     found = neighborhood_attention(query, key, value, sizes, **settings)
-    expected = by_definition(query, key, value, sizes, steps, causal, bias, mask, 0.7)
+    expected = by_definition(query, key, value, sizes, strides, steps, causal, bias, mask, 0.7)
     assert relative_error(found, expected) < 1e-12
 
 
 AXES = [
-    pytest.param(length, size, step, causal, id=f"{length} window {size} dilation {step}{' causal' * causal}")
+    pytest.param(
+        *(length, size, stride, step, causal),
+        id=f"{length} window {size} stride {stride} dilation {step}{' causal' * causal}",
+    )
     for length, size, step, causal in itertools.product((1, 2, 7, 16, 29), (1, 2, 3, 4, 7, 9), (1, 2, 3), (False, True))
+    for stride in sorted({1, size // 2 + 1})
 ]
 
 
-@pytest.mark.parametrize(("length", "size", "step", "causal"), AXES)
-def test_tiles_and_halos_hold_every_window(length, size, step, causal):
+@pytest.mark.parametrize(("length", "size", "stride", "step", "causal"), AXES)
+def test_tiles_and_halos_hold_every_window(length, size, stride, step, causal):
     """Tiles of an axis in a volume, the shortest there are: each query finds its window in the halo, and only it."""
-    axis = _cut_axis(length, size, step, causal, 3, torch.device("cpu"))
+    axis = _cut_axis(length, size, stride, step, causal, 3, torch.device("cpu"))
     for position in range(length):
         tile, slot = divmod(int(axis.slots[position]), axis.queries.shape[1])
         assert axis.queries[tile, slot] == position
-        assert axis.keys[tile][axis.inside[tile, slot]].tolist() == window(position, length, size, step, causal)
+        assert axis.keys[tile][axis.inside[tile, slot]].tolist() == window(position, length, size, stride, step, causal)
 
 
-@pytest.mark.parametrize(("length", "size", "step", "causal"), AXES)
-def test_tables_of_the_kernels_hold_every_window(length, size, step, causal):
-    tiles, keys, queries, place, first, stop = _axis_tables(length, size, step, causal, tile=4)
+@pytest.mark.parametrize(("length", "size", "stride", "step", "causal"), AXES)
+def test_tables_of_the_kernels_hold_every_window(length, size, stride, step, causal):
+    tiles, keys, queries, place, first, stop = _axis_tables(length, size, stride, step, causal, tile=4)
     assert sorted(tiles[tiles >= 0].tolist()) == list(range(length))
     seen_by = {position: [] for position in range(length)}
     for tile, visited in zip(tiles.tolist(), keys.tolist()):
         for position in filter(lambda position: position >= 0, tile):
-            expected = window(position, length, size, step, causal)
+            expected = window(position, length, size, stride, step, causal)
             assert set(expected) <= set(visited)
             assert [key for key in expected if not first[position] <= place[key] < stop[position]] == []
             assert stop[position] - first[position] == len(expected)
@@ -166,6 +182,7 @@ def test_under_autocast_computes_in_its_dtype():
         ({"kernel_size": 0}, "kernel_size is 0; give a positive number, or 2 of them"),
         ({"kernel_size": (3, 3, 3)}, r"kernel_size is \(3, 3, 3\)"),
         ({"kernel_size": 3, "dilation": (1, 0)}, r"dilation is \(1, 0\)"),
+        ({"kernel_size": 3, "stride": (2, 4)}, r"stride \(2, 4\) is larger than kernel_size \(3, 3\)"),
         ({"kernel_size": 3, "causal": (True,)}, r"causal is \(True,\); give True or False, or 2 of them"),
         ({"kernel_size": 3, "bias": torch.zeros(2, 3, 3)}, r"bias has shape \(2, 3, 3\), windows need \(2, 5, 5\)"),
         ({"kernel_size": 3, "backend": "cuda"}, "backend 'cuda' is unknown"),
@@ -186,24 +203,27 @@ def test_grid_of_four_axes_and_mixed_dtypes_are_refused():
 
 @pytest.mark.peers
 @pytest.mark.parametrize(
-    ("grid", "size", "step", "causal"),
+    ("grid", "size", "stride", "step", "causal"),
     [
-        ((33,), 7, 1, False),
-        ((33,), 6, 2, True),
-        ((14, 17), 7, 1, False),
-        ((15, 13), (3, 4), (4, 2), False),
-        ((9, 12), (5, 3), (1, 3), (True, False)),
-        ((5, 6, 7), (3, 2, 5), 1, False),
-        ((6, 7, 8), (3, 3, 2), (2, 1, 3), (False, True, False)),
+        ((33,), 7, 1, 1, False),
+        ((33,), 6, 4, 2, True),
+        ((33,), 8, 8, 1, False),
+        ((14, 17), 7, 1, 1, False),
+        ((14, 17), 6, (3, 4), 1, False),
+        ((15, 13), (3, 4), (1, 2), (4, 2), False),
+        ((9, 12), (5, 3), (4, 2), (1, 3), (True, False)),
+        ((5, 6, 7), (3, 2, 5), (2, 1, 4), 1, False),
+        ((6, 7, 8), (3, 3, 2), 1, (2, 1, 3), (False, True, False)),
     ],
     ids=str,
 )
-def test_agrees_with_natten(grid, size, step, causal):
+def test_agrees_with_natten(grid, size, stride, step, causal):
     natten = pytest.importorskip("natten", reason="natten is not installed (pip install quintet[peers])")
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, *grid, 2, 32)
     peer = {1: natten.na1d, 2: natten.na2d, 3: natten.na3d}[len(grid)]
-    expected = peer(query, key, value, kernel_size=size, dilation=step, is_causal=causal, scale=1 / math.sqrt(32))
+    settings = {"kernel_size": size, "stride": stride, "dilation": step}
+    expected = peer(query, key, value, **settings, is_causal=causal, scale=1 / math.sqrt(32))
     for backend in ("reference", "torch"):
-        found = neighborhood_attention(query, key, value, size, dilation=step, causal=causal, backend=backend)
+        found = neighborhood_attention(query, key, value, **settings, causal=causal, backend=backend)
         assert relative_error(found, expected) < 1e-5, backend

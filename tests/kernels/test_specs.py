@@ -5,6 +5,7 @@ functions; with `-m interpreter` and TRITON_INTERPRET=1 the Triton kernels and t
 """
 
 import os
+import sys
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from quintet.kernels import list_specs
-from quintet.kernels._runtime import INTERPRETING
+from quintet.kernels._runtime import INTERPRETING, Backends
 from quintet.kernels._spec import LAYOUTS, OpSpec, errors, evaluate, operations_table, relative_error, require_gradients
 
 SPECS = list_specs()
@@ -132,6 +133,85 @@ def assert_compiled_agrees(spec: OpSpec, case: str, compiler: str, **settings) -
     found = evaluate(spec, lambda **given: compiled(**given, **settings), inputs)
     for name, value in evaluate(spec, lambda **given: spec.function(**given, **settings), inputs).items():
         assert relative_error(found[name], value) <= 1e-5, name
+
+
+# --- Triton compiled for GPUs, which need not be there ----------------------------------------------------------------
+
+
+TYPES = {
+    torch.bool: "i1",
+    torch.int8: "i8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+}
+
+
+GPUS = {torch.bfloat16: 90, torch.float32: 80}  # Hopper and Ampere
+SHARED_MEMORY = 160 * 1024  # what a program can have on the smaller of the two
+
+
+@pytest.fixture
+def launches(monkeypatch) -> list[tuple]:
+    """The launches of kernels (kernel, arguments, settings), which are recorded and not run."""
+    triton = pytest.importorskip("triton", reason="Triton is not installed")
+    if INTERPRETING:
+        pytest.skip("unset TRITON_INTERPRET to compile the kernels")
+    recorded = []
+
+    def record(kernel, *arguments, grid, warmup, **settings):
+        recorded.append((kernel, arguments, settings))
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", record)
+    monkeypatch.setattr(Backends, "why_not_triton", lambda *inputs, **settings: None)
+    return recorded
+
+
+@pytest.mark.compilation
+@pytest.mark.parametrize("dtype", GPUS, ids=["bfloat16", "float32"])
+@pytest.mark.parametrize("spec", [spec for spec in SPEC if spec.values[0].backends.triton is not None])
+def test_kernels_compile_for_gpus(spec: OpSpec, dtype: torch.dtype, launches: list[tuple]) -> None:
+    """Every kernel of an operation's file, for the sizes and block shapes of one of its benchmarks."""
+    home = spec.function.__module__
+    kernels = {name for name, value in vars(sys.modules[home]).items() if hasattr(value, "fn") and "_kernel" in name}
+    for case in (*spec.benchmarks, *spec.cases):
+        launches.clear()
+        evaluate(spec, lambda **given: spec.function(**given, backend="triton"), spec.inputs(case, dtype))
+        if kernels <= {kernel.__name__ for kernel, *_ in launches if kernel.fn.__module__ == home}:
+            break
+    else:
+        pytest.fail(f"no benchmark and no case launches all of {kernels}")
+    assert len(launches) >= 2, "a forward and a backward"
+    for kernel, arguments, settings in launches:
+        # What an operation borrows from another is compiled in the test of that one.
+        if kernel.fn.__module__ == home or kernel.fn.__module__.rpartition(".")[2].startswith("_"):
+            compile_launch(kernel, arguments, settings, GPUS[dtype])
+
+
+def compile_launch(kernel, arguments: tuple, settings: dict, capability: int) -> None:
+    """Compile a kernel, specialized as its launch would, for a GPU that need not be there."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = [parameter.name for parameter in kernel.params]
+    given = dict(zip(names, arguments)) | {name: value for name, value in settings.items() if name in names}
+    signature, constants, attributes = {}, {}, {}
+    for parameter in kernel.params:
+        value, place = given[parameter.name], (parameter.num,)
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            signature[parameter.name], constants[place] = "constexpr", value
+            continue
+        pointer = isinstance(value, torch.Tensor)
+        signature[parameter.name] = f"*{TYPES[value.dtype]}" if pointer else "i32" if type(value) is int else "fp32"
+        if pointer or (type(value) is int and value % 16 == 0):
+            attributes[place] = [["tt.divisibility", 16]]
+    options = {name: value for name, value in settings.items() if name not in names}
+    source = ASTSource(kernel, signature, constants, attributes)
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert built.metadata.shared <= SHARED_MEMORY, f"{kernel.__name__} takes {built.metadata.shared} bytes"
 
 
 # --- Triton under its interpreter -------------------------------------------------------------------------------------

@@ -14,12 +14,17 @@ def error(found, expected):
     return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
-def neighbors(place, length, kernel_size, dilation, causal):
-    """The nearest tokens `dilation` apart, of two equally near the earlier; or the last ones up to the token itself."""
-    candidates = [
-        other for other in range(length) if (other - place) % dilation == 0 and (other <= place or not causal)
-    ]
-    return set(sorted(candidates, key=lambda other: (abs(other - place), other))[:kernel_size])
+def neighbors(place, length, kernel_size, stride, dilation, causal):
+    """The nearest tokens `dilation` apart, of two equally near the earlier; or the last ones up to the token itself.
+
+    Nearest to the middle of the token's group, or to its end, which holds every `stride` tokens that far apart.
+    """
+    members = range(place % dilation, length, dilation)
+    group = [other for other in members if other // dilation // stride == place // dilation // stride]
+    leader = group[-1] if causal else group[min(stride // 2, len(group) - 1)]
+    candidates = [other for other in members if other <= leader or not causal]
+    nearest = sorted(candidates, key=lambda other: (abs(other - leader), other))[:kernel_size]
+    return {other for other in nearest if other <= place or not causal}
 
 
 def dense(layer, x, mask=None):
@@ -29,7 +34,7 @@ def dense(layer, x, mask=None):
     query, key, value = projected.unbind(2)
     scores = torch.einsum("bihd,bjhd->bhij", query, key) / query.shape[-1] ** 0.5
     places = list(product(*(range(length) for length in grid)))
-    axes = list(zip(grid, layer.kernel_size, layer.dilation, layer.causal_axes))
+    axes = list(zip(grid, layer.kernel_size, layer.stride, layer.dilation, layer.causal_axes))
     for i, here in enumerate(places):
         windows = [neighbors(place, *axis) for place, axis in zip(here, axes)]
         for j, there in enumerate(places):
@@ -50,9 +55,11 @@ CONFIGURATIONS = [
     ((11,), {"kernel_size": 4}),
     ((11,), {"kernel_size": 3, "dilation": 3}),
     ((11,), {"kernel_size": 4, "dilation": 2, "causal": True}),
+    ((11,), {"kernel_size": 5, "stride": 4, "causal": True}),
     ((6, 7), {"kernel_size": 3}),
     ((6, 7), {"kernel_size": (3, 5), "dilation": (2, 1)}),
     ((6, 7), {"kernel_size": 3, "causal": (True, False)}),
+    ((6, 7), {"kernel_size": (4, 3), "stride": (2, 3), "dilation": (1, 2)}),
     ((3, 5), {"kernel_size": 7}),
     ((6, 7), {"kernel_size": 3, "relative_bias": False, "qkv_bias": False}),
     ((3, 4, 5), {"kernel_size": 3}),
