@@ -7,6 +7,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from .data import DataModule
@@ -72,29 +73,41 @@ class Introduction(Callback):
 
 
 class Pictures(Callback):
-    """Writes pictures of the test and the learning curves into `<run folder>/pictures/` and the loggers."""
+    """Writes pictures into `<run folder>/pictures/` and the loggers: the first batch, the test, the learning curves."""
+
+    @rank_zero_only
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0 and batch_idx == 0 and isinstance(pl_module, Task):
+            _write(trainer, "train", dict(pl_module.batch_pictures(batch)))
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(pl_module, Task):
             return
-        folder = Path(trainer.default_root_dir) / "pictures"
-        folder.mkdir(parents=True, exist_ok=True)
         figures = dict(pl_module.pictures())
-        if rows := read_metrics(folder.parent / "metrics.csv"):
+        if rows := read_metrics(Path(trainer.default_root_dir) / "metrics.csv"):
             figures |= {"learning_curves": learning_curves(rows)}
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
-            for logger in trainer.loggers:
-                _show(logger, name, figure, folder / f"{name}.png", trainer.global_step)
+        _write(trainer, "test", figures)
+
+
+def _write(trainer: L.Trainer, stage: str, figures: dict[str, Figure]) -> None:
+    """Figures as files of the run folder, and to each logger that shows pictures."""
+    folder = Path(trainer.default_root_dir) / "pictures"
+    for name, figure in figures.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        for logger in trainer.loggers:
+            _show(logger, f"{stage}/{name}", figure, folder / f"{name}.png", trainer.global_step)
 
 
 def _show(logger: Any, name: str, figure: Any, path: Path, step: int) -> None:
     """Hands a picture to a logger that can show one; metrics.csv cannot."""
     kind = type(logger).__name__
     if kind == "TensorBoardLogger":
-        logger.experiment.add_figure(f"test/{name}", figure, step)
+        logger.experiment.add_figure(name, figure, step)
     elif kind == "WandbLogger":
-        logger.log_image(key=f"test/{name}", images=[str(path)], step=step)
+        logger.log_image(key=name, images=[str(path)], step=step)
     elif kind == "MLFlowLogger":
         logger.experiment.log_artifact(logger.run_id, str(path), "pictures")

@@ -268,7 +268,8 @@ class Runner(LightningCLI):
             table.add_row(key, f"{value:.4f}")
         self.console.print(table)
         command = f"quintet predict ckpt_path={_shown(checkpoint)}"
-        command += f" data.{self.datamodule.files}=FOLDER" if self.datamodule.files else ""
+        if argument := self.datamodule.files:
+            command += f" data.{argument}={'FOLDER' if argument == 'root' else 'FILE'}"
         if own := sorted(packages_of(self.model.record())):
             command += f" trust={own[0] if len(own) == 1 else '[' + ','.join(own) + ']'}"
         self._say(f"folder: {_shown(self.folder)}\nnext:   {command}")
@@ -335,9 +336,10 @@ def build_data(path: str, overrides: Sequence[str], config_dir: str | None = Non
     groups = chosen or composition.config_names("data", config_dir)
     for group in groups:
         config = composition.compose([f"data={group}"], config_dir)
-        if not chosen and not composition.import_class(config.data._target_, "data").recognises(Path(path)):
+        data_type = composition.import_class(config.data._target_, "data")
+        if not chosen and not data_type.recognises(Path(path)):
             continue
-        for key, value in {"data.root": path, **values}.items():
+        for key, value in {f"data.{data_type.files or 'root'}": path, **values}.items():
             OmegaConf.update(config, key, value, force_add=True)
         node = composition.class_path_form(composition.plain(config)["data"])
         composition.check_options(node, "data")

@@ -138,6 +138,10 @@ class Task(Described, L.LightningModule):
         """Named figures of the last test, for the run folder and the logger."""
         yield from ()
 
+    def batch_pictures(self, batch: Any) -> Iterator[tuple[str, Figure]]:
+        """Named figures of the first training batch, drawn before it is learned from: what augmentation makes."""
+        yield from ()
+
     def write_predictions(self, results: list[Any], folder: Path) -> list[Path]:
         """Writes what `predict_step` returned as files people open; returns their paths."""
         raise QuintetError(f"{type(self).__name__} cannot write predictions")
@@ -192,14 +196,18 @@ class Task(Described, L.LightningModule):
 
     def evaluate(self, batch: Any, stage: Literal["val", "test"]) -> StepResult:
         """One step without learning, measured: what `validation_step` and `test_step` do."""
-        metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
         result = self.step(batch)
+        self.measure(result, stage)
+        return result
+
+    def measure(self, result: StepResult, stage: Literal["val", "test"]) -> None:
+        """Takes what a step gave into the metrics of a stage."""
+        metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
         size = result.targets.shape[0]
         metrics.update(result.predictions, result.targets)
         loss.update(result.loss, size)
         measured = {f"{stage}/loss": loss, **metrics}
         self.log_dict(measured, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
-        return result
 
     def on_fit_start(self) -> None:
         if self.unfreeze_epoch is not None and self.trainer.world_size > 1:

@@ -1,4 +1,5 @@
-"""Image classification: models, the data modules `Digits` and `ImageFolder`, and the task `ImageClassifier`.
+"""Image classification and segmentation: models, the data modules `Digits`, `ImageFolder` and `MaskFolder`, the tasks
+`ImageClassifier` and `SemanticSegmenter`.
 
 Importing this package registers its models; data, tasks and pictures load when they are first asked for.
 """
@@ -11,9 +12,13 @@ from . import models
 _HOMES = {
     "ImageClassifier": "tasks",
     "ImagePredictions": "tasks",
+    "SemanticSegmenter": "tasks",
+    "MaskPredictions": "tasks",
     "Digits": "data",
     "ImageFolder": "data",
     "ImageDescription": "data",
+    "MaskFolder": "data",
+    "MaskDescription": "data",
 }
 
 __all__ = ["models", *_HOMES]

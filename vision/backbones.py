@@ -7,6 +7,7 @@ which of its parameters are the head.
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
@@ -14,6 +15,9 @@ from torch import nn
 from ..core.errors import QuintetError, nearest
 from ..core.pretrained import LoadReport, load_pretrained
 from ..core.registry import model_entry
+from .models.decoders import Decoder, SegFormerHead
+from .models.segmentation import FeaturePyramid, SegmentationNetwork, with_pyramid
+from .models.timm_maps import TimmMaps
 
 TIMM = "timm:"
 
@@ -79,6 +83,75 @@ def load_backbone(
     network.load_state_dict(state)
     replaced = list(head_keys_of(network)) if num_classes != source.pretrained_cfg["num_classes"] else []
     return LoadReport(f"timm:{full}", "timm", len(state) - len(replaced), head_replaced=replaced)
+
+
+def build_segmentation_network(
+    backbone: str | Backbone,
+    decoder: Decoder | None,
+    num_classes: int,
+    in_channels: int,
+    arguments: Mapping[str, Any],
+) -> SegmentationNetwork:
+    """Backbone and decoder with random weights; a backbone of one stride gets a feature pyramid.
+
+    `decoder` None means the one a whole network such as segformer_b0 brings, and SegFormer's for any other backbone.
+
+    Raises QuintetError for an unknown backbone, one without feature maps and arguments it does not take.
+    """
+    if is_segmentation_network(backbone):
+        network = build_backbone(backbone, num_classes, in_channels, arguments)
+        if decoder is not None:
+            network = SegmentationNetwork(
+                network.backbone, decoder(feature_info=network.backbone.feature_info, num_classes=num_classes)
+            )
+        return network
+    if is_timm(backbone):
+        if "mixer" in arguments:
+            raise QuintetError(f"{backbone} takes no mixer; give a registered backbone, such as mit_b0")
+        maps = FeaturePyramid(TimmMaps(backbone.removeprefix(TIMM), in_channels, arguments))
+    else:
+        maps = build_backbone(backbone, 0, in_channels, arguments)
+        if not hasattr(maps, "feature_maps") or not hasattr(maps, "feature_info"):
+            raise QuintetError(
+                f"{name_of(backbone)} has no feature_maps and feature_info, which a segmenter needs; give a registered "
+                "backbone such as mit_b0, or timm:<name>"
+            )
+        maps = with_pyramid(maps)
+    build = SegFormerHead if decoder is None else decoder
+    return SegmentationNetwork(maps, build(feature_info=maps.feature_info, num_classes=num_classes))
+
+
+def is_segmentation_network(backbone: str | Backbone) -> bool:
+    """Whether a name or function builds a whole network that segments, with a decoder of its own."""
+    if is_timm(backbone):
+        return False
+    build = _target(model_entry(backbone).build if isinstance(backbone, str) else backbone)
+    if inspect.isclass(build):
+        return issubclass(build, SegmentationNetwork)
+    return inspect.signature(build).return_annotation is SegmentationNetwork
+
+
+def load_segmentation_backbone(
+    network: SegmentationNetwork, backbone: str | Backbone, which: bool | str, arguments: Mapping[str, Any]
+) -> LoadReport:
+    """Loads published weights into the backbone of a network built here, or into all of one that has such weights.
+
+    Raises QuintetError where they cannot be had or do not fit.
+    """
+    if is_segmentation_network(backbone):
+        return load_backbone(network, backbone, which, 0, 0, arguments)
+    maps = network.backbone.backbone if isinstance(network.backbone, FeaturePyramid) else network.backbone
+    if not isinstance(maps, TimmMaps):
+        return load_backbone(maps, backbone, which, 0, 0, arguments)
+    is_file = which is not True and Path(str(which)).is_file()
+    try:
+        maps.load(which, is_file)
+    except Exception as error:  # hub, network, checksum and shape errors are of a dozen types
+        raise QuintetError(
+            f"cannot load the weights of {backbone} ({_first_line(error)}); fetch the file elsewhere and pass its "
+            "path as model.pretrained=FILE"
+        ) from None
+    return LoadReport(str(which) if is_file else backbone, "timm", len(maps.network.state_dict()))
 
 
 def layer_groups_of(network: nn.Module, backbone: str | Backbone) -> list[list[str]]:

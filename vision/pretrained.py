@@ -1,7 +1,8 @@
 """Published weights of the vision models: where they are, under which licence, and how their projects name the tensors.
 
 Layouts: TIMM (https://github.com/huggingface/pytorch-image-models), SHI_LABS
-(https://github.com/SHI-Labs/Neighborhood-Attention-Transformer) and HUGGING_FACE (Nat and Dinat of transformers).
+(https://github.com/SHI-Labs/Neighborhood-Attention-Transformer), HUGGING_FACE (Nat and Dinat of transformers) and the
+four of SegFormer (https://github.com/NVlabs/SegFormer).
 """
 
 from math import isqrt
@@ -179,3 +180,124 @@ DINAT_LARGE_384_KERNEL11 = {
     "in22k_ft_in1k": shi_labs_source("dinat/checkpoints/imagenet1k/dinat_large_in22k_in1k_384_11x11"),
     "hub_in22k_ft_in1k": shi_labs_hub("dinat-large-11x11-in22k-in1k-384"),
 }
+
+# Mix Transformer and SegFormer. The same weights go by four sets of names: the authors' (stages counted from one, keys
+# and values in one matrix), two generations of transformers, and segmentation_models_pytorch.
+
+Renames = tuple[tuple[str, str], ...]
+
+NVLABS_ENCODER: Renames = (
+    *((rf"\bpatch_embed{stage}\.proj\.", f"patch_embed{stage}.projection.") for stage in range(1, 5)),
+    (r"\bpatch_embed1\.", "embedding."),
+    *((rf"\bpatch_embed{stage}\.", f"encoder.downsamples.{stage - 2}.") for stage in range(2, 5)),
+    *((rf"\bblock{stage}\.", f"encoder.stages.{stage - 1}.blocks.") for stage in range(1, 5)),
+    *((rf"^(|backbone\.)norm{stage}\.", rf"\1encoder.stages.{stage - 1}.norm.") for stage in range(1, 5)),
+    (r"\.attn\.q\.", ".mixer.query."),
+    (r"\.attn\.kv\.", ".mixer.key_value."),
+    (r"\.attn\.sr\.", ".mixer.reduction."),
+    (r"\.attn\.", ".mixer."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".feedforward.depthwise."),
+    (r"\.mlp\.", ".feedforward."),
+)
+HUGGING_FACE_4_TO_5: Renames = (
+    (r"^segformer\.encoder\.patch_embeddings\.(\d)\.", r"segformer.stages.\1.patch_embeddings."),
+    (r"^segformer\.encoder\.block\.(\d)\.", r"segformer.stages.\1.blocks."),
+    (r"^segformer\.encoder\.layer_norm\.(\d)\.", r"segformer.stages.\1.layer_norm."),
+    (r"\.attention\.self\.sr\.", ".attention.sequence_reduction.sequence_reduction."),
+    (r"\.attention\.self\.layer_norm\.", ".attention.sequence_reduction.layer_norm."),
+    (r"\.attention\.self\.([qkv])\w+\.", r".attention.\1_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"\.layer_norm_1\.", ".layernorm_before."),
+    (r"\.layer_norm_2\.", ".layernorm_after."),
+    (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
+)
+HUGGING_FACE_ENCODER: Renames = (
+    (r"\bstages\.0\.patch_embeddings\.", "embedding."),
+    *((rf"\bstages\.{stage}\.patch_embeddings\.", f"encoder.downsamples.{stage - 1}.") for stage in range(1, 4)),
+    (r"\b(embedding|downsamples\.\d)\.proj\.", r"\1.projection."),
+    (r"\b(embedding|downsamples\.\d)\.layer_norm\.", r"\1.norm."),
+    (r"\bstages\.(\d)\.layer_norm\.", r"encoder.stages.\1.norm."),
+    (r"\bstages\.(\d)\.blocks\.", r"encoder.stages.\1.blocks."),
+    (r"\.attention\.q_proj\.", ".mixer.query."),
+    (r"\.attention\.k_proj\.", ".mixer.key."),
+    (r"\.attention\.v_proj\.", ".mixer.value."),
+    (r"\.attention\.o_proj\.", ".mixer.proj."),
+    (r"\.attention\.sequence_reduction\.sequence_reduction\.", ".mixer.reduction."),
+    (r"\.attention\.sequence_reduction\.layer_norm\.", ".mixer.norm."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".feedforward.depthwise."),
+    (r"\.mlp\.", ".feedforward."),
+    (r"^classifier\.", "head."),
+)
+
+# Heads, to the names of a SegmentationNetwork. mmsegmentation's base class adds a layer that SegFormer never runs.
+NVLABS_HEAD: Renames = (
+    (r"^decode_head\.conv_seg\..*", ""),
+    *((rf"^decode_head\.linear_c{stage}\.proj\.", f"decoder.projections.{stage - 1}.") for stage in range(1, 5)),
+    (r"^decode_head\.linear_fuse\.conv\.", "decoder.fuse."),
+    (r"^decode_head\.linear_fuse\.bn\.", "decoder.norm."),
+    (r"^decode_head\.linear_pred\.", "decoder.classifier."),
+)
+HUGGING_FACE_HEAD: Renames = (
+    (r"^decode_head\.linear_(?:c|projections)\.(\d)\.proj\.", r"decoder.projections.\1."),
+    (r"^decode_head\.linear_fuse\.", "decoder.fuse."),
+    (r"^decode_head\.batch_norm\.", "decoder.norm."),
+    (r"^decode_head\.classifier\.", "decoder.classifier."),
+)
+SMP_HEAD: Renames = (
+    *((rf"^decoder\.mlp_stage\.{3 - stage}\.linear\.", f"decoder.projections.{stage}.") for stage in range(4)),
+    (r"^decoder\.fuse_stage\.0\.", "decoder.fuse."),
+    (r"^decoder\.fuse_stage\.1\.", "decoder.norm."),
+    (r"^segmentation_head\.0\.", "decoder.classifier."),
+)
+
+
+def fit_segformer(state: StateDict) -> StateDict:
+    """Stacks keys and values of each attention."""
+    fitted = {}
+    for key, value in state.items():
+        if ".mixer.value." in key:
+            continue
+        if ".mixer.key." in key:
+            value = torch.cat([value, state[key.replace(".key.", ".value.")]])
+            key = key.replace(".key.", ".key_value.")
+        fitted[key] = value
+    return fitted
+
+
+def segformer_layouts(whole: bool) -> tuple[Layout, ...]:
+    """Layouts of a SegmentationNetwork (`whole`), or of its Mix Transformer, which takes its part of either's files."""
+    ours = "backbone." if whole else ""
+    dropped: Renames = () if whole else ((r"^(decode_head|decoder|segmentation_head)\..*", ""),)
+
+    def layout(name: str, marker: str, *renames: tuple[str, str]) -> Layout:
+        return Layout(name, marker, (*dropped, *renames), fit_segformer)
+
+    hugging_face = ((r"^segformer\.", ours), *HUGGING_FACE_HEAD, *HUGGING_FACE_ENCODER)
+    return (
+        layout("NVlabs", r"^(backbone\.)?patch_embed1\.", (r"^backbone\.", ours), *NVLABS_HEAD, *NVLABS_ENCODER),
+        layout("smp", r"^encoder\.patch_embed1\.", (r"^encoder\.", ours), *SMP_HEAD, *NVLABS_ENCODER),
+        layout("Hugging Face 4", r"^segformer\.encoder\.block\.", *HUGGING_FACE_4_TO_5, *hugging_face),
+        layout("Hugging Face 5", r"^segformer\.stages\.", *hugging_face),
+    )
+
+
+MIX_TRANSFORMER_LAYOUTS = segformer_layouts(whole=False)
+SEGFORMER_LAYOUTS = segformer_layouts(whole=True)
+
+NVIDIA = "NVIDIA Source Code License, non-commercial"
+
+
+def mix_transformer_sources(size: str) -> dict[str, Source]:
+    return {"in1k": Source(f"hub:nvidia/mit-{size}", licence=NVIDIA, note=IMAGENET)}
+
+
+def segformer_sources(size: str) -> dict[str, Source]:
+    """Weights trained to segment; the default ones know the 150 classes of ADE20K."""
+    side = 640 if size == "b5" else 512
+    cityscapes = f"hub:nvidia/segformer-{size}-finetuned-cityscapes-1024-1024"
+    return {
+        "ade20k": Source(f"hub:nvidia/segformer-{size}-finetuned-ade-{side}-{side}", licence=NVIDIA, note=IMAGENET),
+        "cityscapes": Source(cityscapes, licence=NVIDIA, note=f"19 classes; {IMAGENET}"),
+    }

@@ -153,12 +153,12 @@ class Shown:
 )
 def test_loggers_that_show_pictures_are_given_them(kind, expected):
     logger = Shown(kind)
-    callbacks._show(logger, "roc", Figure(), Path("a/roc.png"), 5)
+    callbacks._show(logger, "test/roc", Figure(), Path("a/roc.png"), 5)
     assert logger.seen == [expected]
 
 
 def test_the_metrics_file_is_not_given_pictures(tmp_path):
-    callbacks._show(MetricsFile(tmp_path), "roc", Figure(), Path("a/roc.png"), 5)
+    callbacks._show(MetricsFile(tmp_path), "test/roc", Figure(), Path("a/roc.png"), 5)
 
 
 def test_modules_that_are_no_task_have_no_pictures(tmp_path):

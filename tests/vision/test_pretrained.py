@@ -12,9 +12,9 @@ SOURCES = [
 ]
 
 
-def test_every_registered_model_of_the_two_families_has_weights():
+def test_every_registered_model_has_weights():
     assert SOURCES
-    assert all(model_entry(name).pretrained for name in list_models("vision/*nat*") + list_models("vision/vit_*"))
+    assert all(model_entry(name).pretrained for name in list_models("vision/*"))
 
 
 @pytest.mark.parametrize(
@@ -35,12 +35,14 @@ def test_sources_of_timm_are_known_to_timm_with_the_same_licence_and_statistics(
 def test_the_default_source_classifies_imagenet_where_one_does():
     defaults = {name: next(iter(model_entry(name).pretrained)) for name, *_ in SOURCES}
     others = {name for name, tag in defaults.items() if not tag.endswith("in1k")}
-    assert others <= {"vision/vit_small_patch8", "vision/vit_large_patch32"}
+    segmenting = set(list_models("vision/segformer_*"))
+    assert others - segmenting <= {"vision/vit_small_patch8", "vision/vit_large_patch32"}
+    assert {defaults[name] for name in segmenting} == {"ade20k"}
 
 
 @pytest.mark.parametrize(("name", "tag", "source"), SOURCES, ids=lambda value: value if isinstance(value, str) else "")
 def test_every_source_says_licence_and_normalisation(name, tag, source):
-    assert source.licence in ("apache-2.0", "mit", "cc-by-nc-4.0")
+    assert source.licence in ("apache-2.0", "mit", "cc-by-nc-4.0", pretrained.NVIDIA)
     assert source.location.startswith(("hub:", "https://"))
     assert source.note
 

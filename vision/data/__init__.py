@@ -1,7 +1,17 @@
-"""Data modules of images: `Digits` (scans that ship with scikit-learn) and `ImageFolder` (photographs of one's own)."""
+"""Data modules of images: `Digits` (scans of scikit-learn); of one's own files `ImageFolder` and `MaskFolder`."""
 
 from .digits import Digits
 from .folder import ImageFolder
 from .images import ImageDescription, ImageSample
+from .mask_folder import MaskFolder
+from .masks import MaskDescription, MaskSample
 
-__all__ = ["Digits", "ImageDescription", "ImageFolder", "ImageSample"]
+__all__ = [
+    "Digits",
+    "ImageDescription",
+    "ImageFolder",
+    "ImageSample",
+    "MaskDescription",
+    "MaskFolder",
+    "MaskSample",
+]

@@ -2,24 +2,30 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
 from torch.utils.data import Dataset
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError, nearest
-from .images import DEEP_MODES, NORMALIZATIONS, UNLABELLED, ImageDescription, ImageFiles, OnImage
+from .images import (
+    NORMALIZATIONS,
+    UNLABELLED,
+    ImageDescription,
+    ImageFiles,
+    OnImage,
+    channel_statistics,
+)
+from .mask_sources import holds_masks
 from .report import report
-from .scan import ImageFacts, relative, scan
+from .scan import ImageFacts, bit_depth_of, refusal, relative, scan, too_bright, twins
 from .sources import Entry, Listing, find_labelled, find_unlabelled, holds_labelled_images, natural
-from .splits import stratified_split
+from .splits import check_fractions, split_entries
 from .transforms import Fit, Recipe, augmentation, evaluation
 
 MEASURED = 1000  # training images from which mean and standard deviation are taken
@@ -94,11 +100,7 @@ class ImageFolder(DataModule):
         self.image_size = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             raise QuintetError(f"data.image_size is {image_size}; give one positive number, or height and width")
-        for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 <= value <= 1:
-                raise QuintetError(f"data.{name} is {value}; it lies between 0 and 1")
-        if val_fraction + test_fraction > 1:
-            raise QuintetError(f"data.val_fraction {val_fraction} + data.test_fraction {test_fraction} is more than 1")
+        check_fractions(val_fraction, test_fraction)
         self.channels = channels
         self.augmentation = augmentation
         self.flip = flip
@@ -109,7 +111,7 @@ class ImageFolder(DataModule):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return holds_labelled_images(path)
+        return holds_labelled_images(path) and not holds_masks(path)
 
     def adopt(self, description: ImageDescription) -> None:
         super().adopt(description)
@@ -143,9 +145,9 @@ class ImageFolder(DataModule):
         facts, faults = scan([entry.path for entry in listing.entries], self.root)
         described = self._described
         if described:
-            faults += self._too_bright(facts, described.bit_depth)
+            faults += too_bright(facts, described.bit_depth, self.root)
         readable = [entry for entry in listing.entries if entry.path in facts]
-        parts, origins = self._split(readable, facts)
+        parts, origins = split_entries(readable, facts, self.fractions, self.seed)
         classes = described.classes if described else sorted({entry.label for entry in parts["train"]}, key=natural)
         if not described and len(classes) < 2:
             found = f"only the class '{classes[0]}'" if classes else "no class"
@@ -155,38 +157,22 @@ class ImageFolder(DataModule):
             parts[part] = [entry for entry in entries if entry.label in known]
             faults += self._unknown_labels([entry for entry in entries if entry.label not in known], classes, part)
         return Examination(
-            parts, origins, classes, facts, [*listing.faults, *faults], listing.remarks + self._leaks(parts, facts)
+            parts,
+            origins,
+            classes,
+            facts,
+            [*listing.faults, *faults],
+            listing.remarks + twins(parts, facts, self.root, "label"),
         )
 
     def _usable(self) -> Examination:
         """The examination, once nothing stands in the way of training."""
         found = self.examination
         if found.faults and self.on_error == "raise":
-            raise _refusal(found.faults, f"faults in all: quintet inspect {self.root}")
+            raise refusal(found.faults, f"faults in all: quintet inspect {self.root}")
         if self._described is None and len(found.classes) < 2:
-            raise _refusal([fault for fault in found.faults if fault.where == str(self.root)])
+            raise refusal([fault for fault in found.faults if fault.where == str(self.root)])
         return found
-
-    def _split(
-        self, entries: list[Entry], facts: dict[Path, ImageFacts]
-    ) -> tuple[dict[str, list[Entry]], dict[str, str]]:
-        """The parts as the user split them; what they left open is split off the rest."""
-        parts: dict[str, list[Entry]] = {"train": [], "val": [], "test": []}
-        for entry in entries:
-            parts[entry.split or "train"].append(entry)
-        origins = dict.fromkeys(parts, "as given")
-        open_parts = {name: fraction for name, fraction in self.fractions.items() if not parts[name]}
-        if parts["train"] and any(open_parts.values()):
-            pool = parts["train"]
-            # Equal files, or what the user calls a group, must not stand on both sides.
-            groups = [entry.group or facts[entry.path].digest for entry in pool]
-            chosen = stratified_split([entry.label for entry in pool], open_parts, self.seed, groups)
-            for name, indices in chosen.items():
-                parts[name] = [pool[index] for index in indices]
-            for name, fraction in open_parts.items():
-                origins[name] = f"{fraction:.0%} of each class, seed {self.seed}" if fraction else "none wanted"
-            origins["train"] = "the rest"
-        return parts, origins
 
     def _unknown_labels(self, entries: list[Entry], classes: list[str], part: str) -> list[Fault]:
         """Labels that training never sees, one fault a label."""
@@ -201,36 +187,6 @@ class ImageFolder(DataModule):
                 f"correct it or add it to train; {nearest(label, classes)}",
             )
             for label, found in examples.items()
-        ]
-
-    def _leaks(self, parts: dict[str, list[Entry]], facts: dict[Path, ImageFacts]) -> list[str]:
-        """Remarks on equal files that stand in two parts or under two labels."""
-        seen: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
-        for part, entries in parts.items():
-            for entry in entries:
-                seen[facts[entry.path].digest].append((part, entry))
-        twins = [found for found in seen.values() if len(found) > 1]
-        remarks = []
-        for what, key in (
-            ("in two parts (leakage)", lambda item: item[0]),
-            ("under two labels", lambda item: item[1].label),
-        ):
-            if found := [group for group in twins if len({key(item) for item in group}) > 1]:
-                first, second = (relative(item[1].path, self.root) for item in found[0][:2])
-                stand = "1 file stands" if len(found) == 1 else f"{len(found)} files stand"
-                remarks.append(f"{stand} {what}, e.g. {first} = {second}")
-        return remarks
-
-    def _too_bright(self, facts: dict[Path, ImageFacts], bit_depth: int) -> list[Fault]:
-        """Takes out images whose values lie beyond what the model was trained on, one fault an image."""
-        beyond = [path for path, fact in facts.items() if (fact.brightest or 0) >= 2**bit_depth]
-        return [
-            Fault(
-                relative(path, self.root),
-                f"holds the value {facts.pop(path).brightest}, the model was trained on {bit_depth}-bit images",
-                "rescale it, or leave it out with data.on_error=skip",
-            )
-            for path in beyond
         ]
 
     def _why_none(self, stage: str) -> str:
@@ -250,7 +206,7 @@ class ImageFolder(DataModule):
             mean=[0.0] * self.channels,
             std=[1.0] * self.channels,
             class_counts=list(counts.values()),
-            bit_depth=_bit_depth(found.facts.values()),
+            bit_depth=bit_depth_of(found.facts.values()),
             fit=self.fit,
         )
         if self.normalization == "data":
@@ -266,12 +222,7 @@ class ImageFolder(DataModule):
         chosen = random.Random(self.seed).sample(entries, min(MEASURED, len(entries)))
         seen = evaluation(description.image_size, description.mean, description.std, description.fit)
         images = ImageFiles([entry.path for entry in chosen], [UNLABELLED] * len(chosen), description, seen)
-        sums = torch.zeros(2, self.channels, dtype=torch.float64)
-        for index in range(len(images)):
-            pixels = images[index].image.double().flatten(1)
-            sums += torch.stack((pixels.mean(1), pixels.square().mean(1))) / len(images)
-        deviation = (sums[1] - sums[0].square()).clamp(min=0).sqrt()
-        return sums[0].tolist(), deviation.clamp(min=1e-3).tolist()
+        return channel_statistics(images)
 
     def _dataset_of(self, entries: list[Entry], stage: str) -> Dataset:
         known = self.description()
@@ -289,9 +240,9 @@ class ImageFolder(DataModule):
             )
         listing: Listing = find_unlabelled(self.root)
         facts, faults = scan([entry.path for entry in listing.entries], self.root)
-        faults = [*listing.faults, *faults, *self._too_bright(facts, self._described.bit_depth)]
+        faults = [*listing.faults, *faults, *too_bright(facts, self._described.bit_depth, self.root)]
         if faults and (self.on_error == "raise" or not facts):
-            raise _refusal(faults, "faults in all")
+            raise refusal(faults, "faults in all")
         for fault in faults:
             rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
         known = self._described
@@ -299,16 +250,3 @@ class ImageFolder(DataModule):
         return ImageFiles(
             paths, [UNLABELLED] * len(paths), known, evaluation(known.image_size, known.mean, known.std, known.fit)
         )
-
-
-def _refusal(faults: list[Fault], more: str = "") -> QuintetError:
-    """The first fault as an error, and how many there are."""
-    first = faults[0]
-    others = f" ({len(faults)} {more})" if len(faults) > 1 else ""
-    return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
-
-
-def _bit_depth(facts: Iterable[ImageFacts]) -> int:
-    """Bits that the images of more than 8 bits really use: many cameras put 12 bits into 16."""
-    brightest = max((fact.brightest for fact in facts if fact.mode in DEEP_MODES), default=0)
-    return next((bits for bits in (8, 10, 12, 14, 16) if brightest < 2**bits), 16)

@@ -186,6 +186,16 @@ def upright(image: Image.Image, channels: int = 3, bit_depth: int = 16) -> Image
         raise QuintetError(f"has mode {image.mode}, which cannot become {target} ({error})") from None
 
 
+def channel_statistics(images: Dataset) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all samples of a dataset."""
+    sums = 0
+    for index in range(len(images)):
+        pixels = images[index].image.double().flatten(1)
+        sums = sums + torch.stack((pixels.mean(1), pixels.square().mean(1))) / len(images)
+    deviation = (sums[1] - sums[0].square()).clamp(min=0).sqrt()
+    return sums[0].tolist(), deviation.clamp(min=1e-3).tolist()
+
+
 def denormalize(images: Tensor, description: ImageDescription) -> Tensor:
     """Undoes the normalization of a batch (B, C, H, W): values in [0, 1] for display."""
     mean, std = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from ...core.data import Fault
 from .scan import ImageFacts
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ def report(root: Path, found: "Examination", image_size: Sequence[int], skipped:
     sections = [
         Text(str(root), style="bold"),
         _parts(found),
-        _facts(list(found.facts.values()), image_size),
+        facts_table(list(found.facts.values()), image_size),
         _classes(found),
-        _problems(found, image_size, skipped),
+        problems_table(found.faults, [*found.remarks, *_remarks(found, image_size)], skipped),
     ]
     page = Table.grid()
     for section in filter(None, sections):
@@ -52,7 +53,8 @@ def _parts(found: "Examination") -> Table:
     return table
 
 
-def _facts(facts: list[ImageFacts], image_size: Sequence[int]) -> Table:
+def facts_table(facts: list[ImageFacts], image_size: Sequence[int]) -> Table:
+    """Sizes and modes of images."""
     table = Table.grid(padding=(0, 2))
     if facts:
         smallest, largest = (pick(facts, key=lambda fact: fact.width * fact.height) for pick in (min, max))
@@ -83,14 +85,15 @@ def _classes(found: "Examination") -> Table:
     return table
 
 
-def _problems(found: "Examination", image_size: Sequence[int], skipped: bool) -> Table | None:
+def problems_table(faults: Sequence[Fault], remarks: Sequence[str], skipped: bool) -> Table | None:
+    """Faults with what to do about them, and remarks; None where there are none."""
     table = Table.grid(padding=(0, 1))
-    for fault in found.faults[:SHOWN]:
+    for fault in faults[:SHOWN]:
         remedy = "left out" if skipped else fault.remedy
         table.add_row(Text("fault", style="bold red"), Text(f"{fault.where} {fault.what}; {remedy}"))
-    if len(found.faults) > SHOWN:
-        table.add_row(Text("fault", style="bold red"), f"and {len(found.faults) - SHOWN} more")
-    for remark in [*found.remarks, *_remarks(found, image_size)][:SHOWN]:
+    if len(faults) > SHOWN:
+        table.add_row(Text("fault", style="bold red"), f"and {len(faults) - SHOWN} more")
+    for remark in remarks[:SHOWN]:
         table.add_row(Text("note", style="bold yellow"), Text(remark))
     return table if table.row_count else None
 

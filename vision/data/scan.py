@@ -9,10 +9,12 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -39,24 +41,29 @@ class ImageFacts:
     brightest: int | None = None
 
 
-def scan(paths: Iterable[Path], root: Path) -> tuple[dict[Path, ImageFacts], list[Fault]]:
+def scan(
+    paths: Iterable[Path], root: Path, kind: type = ImageFacts, read: Callable[[Path], Any] | None = None
+) -> tuple[dict[Path, Any], list[Fault]]:
     """Facts of every file that can be decoded, and a fault for every other one.
 
     Args:
         paths: the files.
         root: the user's folder; names in faults are relative to it.
+        kind: dataclass of the facts.
+        read: from a path to its facts, or to a text that says what is wrong with it; None reads photographs.
     """
     paths = list(dict.fromkeys(paths))
-    memory = _Memory(root)
+    read = read or facts_of
+    memory = _Memory(root, kind)
     facts = {path: known for path in paths if (known := memory.recall(path)) is not None}
     unknown = [path for path in paths if path not in facts]
     faults = []
     # Pillow lets go of the interpreter while it decodes, so threads use every core.
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        found = pool.map(facts_of, unknown)
+        found = pool.map(read, unknown)
         shown = track(found, "checking images", len(unknown), transient=True, disable=len(unknown) < SHOWN_FROM)
         for path, result in zip(unknown, shown):
-            if isinstance(result, ImageFacts):
+            if isinstance(result, kind):
                 facts[path] = result
             else:
                 faults.append(
@@ -101,11 +108,59 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
-class _Memory:
-    """Facts of files seen before, in one JSON file a root folder."""
+def refusal(faults: list[Fault], more: str = "") -> QuintetError:
+    """The first fault as an error, and how many there are."""
+    first = faults[0]
+    others = f" ({len(faults)} {more})" if len(faults) > 1 else ""
+    return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
 
-    def __init__(self, root: Path) -> None:
-        name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+
+def too_bright(facts: dict[Path, ImageFacts], bit_depth: int, root: Path) -> list[Fault]:
+    """Takes out images whose values lie beyond what the model was trained on, one fault an image."""
+    beyond = [path for path, fact in facts.items() if (fact.brightest or 0) >= 2**bit_depth]
+    return [
+        Fault(
+            relative(path, root),
+            f"holds the value {facts.pop(path).brightest}, the model was trained on {bit_depth}-bit images",
+            "rescale it, or leave it out with data.on_error=skip",
+        )
+        for path in beyond
+    ]
+
+
+def twins(parts: Mapping[str, Sequence[Any]], facts: Mapping[Path, ImageFacts], root: Path, label: str) -> list[str]:
+    """Remarks on equal files that stand in two parts, or that differ in their attribute `label`."""
+    seen: dict[str, list[tuple[str, Any]]] = defaultdict(list)
+    for part, entries in parts.items():
+        for entry in entries:
+            seen[facts[entry.path].digest].append((part, entry))
+    equal = [found for found in seen.values() if len(found) > 1]
+    remarks = []
+    for what, key in (
+        ("in two parts (leakage)", lambda item: item[0]),
+        (f"under two {label}s", lambda item: getattr(item[1], label)),
+    ):
+        if found := [group for group in equal if len({key(item) for item in group}) > 1]:
+            first, second = (relative(item[1].path, root) for item in found[0][:2])
+            stand = "1 file stands" if len(found) == 1 else f"{len(found)} files stand"
+            remarks.append(f"{stand} {what}, e.g. {first} = {second}")
+    return remarks
+
+
+def bit_depth_of(facts: Iterable[ImageFacts]) -> int:
+    """Bits that the images of more than 8 bits really use: many cameras put 12 bits into 16."""
+    brightest = max((fact.brightest for fact in facts if fact.mode in DEEP_MODES), default=0)
+    return next((bits for bits in (8, 10, 12, 14, 16) if brightest < 2**bits), 16)
+
+
+class _Memory:
+    """Facts of files seen before, in one JSON file a root folder and kind of facts."""
+
+    def __init__(self, root: Path, kind: type) -> None:
+        self.kind = kind
+        name = hashlib.sha256(f"{root.resolve()}{'' if kind is ImageFacts else kind.__name__}".encode()).hexdigest()[
+            :16
+        ]
         self.file = cache_folder() / "images" / f"{name}.json"
         self.known: dict[str, list] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -113,11 +168,11 @@ class _Memory:
             if content.get("version") == VERSION:
                 self.known = content["files"]
 
-    def recall(self, path: Path) -> ImageFacts | None:
+    def recall(self, path: Path) -> Any | None:
         entry = self.known.get(str(path.absolute()))
-        return ImageFacts(**entry[1]) if entry and entry[0] == _stamp(path) else None
+        return self.kind(**entry[1]) if entry and entry[0] == _stamp(path) else None
 
-    def remember(self, facts: dict[Path, ImageFacts]) -> None:
+    def remember(self, facts: dict[Path, Any]) -> None:
         files = {str(path.absolute()): (_stamp(path), asdict(found)) for path, found in facts.items()}
         # Remembering only saves time: a cache that cannot be written is no reason not to train.
         with contextlib.suppress(OSError):

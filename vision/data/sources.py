@@ -70,49 +70,49 @@ def find_labelled(root: Path) -> Listing:
     """
     if root.is_file():
         return read_csv(root)
-    _check_folder(root)
+    check_folder(root)
     listing = Listing()
-    folders = _subfolders(root)
-    splits = [folder for folder in folders if folder.name.lower() in SPLITS and _subfolders(folder)]
+    folders = subfolders(root)
+    splits = [folder for folder in folders if folder.name.lower() in SPLITS and subfolders(folder)]
     if splits:
         for folder in splits:
             _read_classes(folder, SPLITS[folder.name.lower()], listing, root)
-        if others := [folder.name for folder in folders if folder not in splits and any(_images_below(folder))]:
+        if others := [folder.name for folder in folders if folder not in splits and any(images_below(folder))]:
             listing.remarks.append(f"folders beside the splits are not read: {', '.join(others)}")
     else:
         _read_classes(root, None, listing, root)
-    if not listing.entries and any(_images_below(root)):
+    if not listing.entries and any(images_below(root)):
         raise QuintetError(
             f"{root} holds images but no class folders; sort them into {root.name}/CLASS/ or give a CSV of path,label"
         )
     if not listing.entries:
-        raise QuintetError(_nothing_found(root))
+        raise QuintetError(nothing_found(root))
     return listing
 
 
 def find_unlabelled(root: Path) -> Listing:
     """Every image below a folder, a single image, or the `path` column of a CSV. Raises QuintetError where none is."""
     if root.is_file():
-        return read_csv(root, labelled=False) if _is_table(root) else Listing([Entry(root)])
-    _check_folder(root)
-    listing = Listing([Entry(path) for path in _images_below(root)])
+        return read_csv(root, labelled=False) if is_table(root) else Listing([Entry(root)])
+    check_folder(root)
+    listing = Listing([Entry(path) for path in images_below(root)])
     if not listing.entries:
-        raise QuintetError(_nothing_found(root))
+        raise QuintetError(nothing_found(root))
     return listing
 
 
 def holds_labelled_images(root: Path) -> bool:
     """Whether a path looks like something `find_labelled` reads; looks at no more than it must."""
     if root.is_file():
-        return _is_table(root) and {"path", "label"} <= set(_header(root))
-    return root.is_dir() and any(True for folder in _subfolders(root) for _ in _images_below(folder))
+        return is_table(root) and {"path", "label"} <= set(header_of(root))
+    return root.is_dir() and any(True for folder in subfolders(root) for _ in images_below(folder))
 
 
 def read_csv(path: Path, labelled: bool = True) -> Listing:
     """Rows of path,label and optionally split and group; paths are relative to the CSV. Faults name row numbers."""
-    if not _is_table(path):
+    if not is_table(path):
         raise QuintetError(f"{path} is neither a folder nor a CSV of path,label")
-    header = _header(path)
+    header = header_of(path)
     needed = ["path", "label"] if labelled else ["path"]
     if missing := [name for name in needed if name not in header]:
         raise QuintetError(
@@ -121,7 +121,7 @@ def read_csv(path: Path, labelled: bool = True) -> Listing:
         )
     listing = Listing()
     with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, fieldnames=header, delimiter=_delimiter(path))
+        rows = csv.DictReader(file, fieldnames=header, delimiter=delimiter_of(path))
         next(rows)
         for row in rows:
             entry = _entry(row, f"{path.name} row {rows.line_num}", path.parent, labelled, listing.faults)
@@ -151,8 +151,8 @@ def _entry(row: dict, where: str, folder: Path, labelled: bool, faults: list[Fau
 
 def _read_classes(folder: Path, split: str | None, listing: Listing, root: Path) -> None:
     """Adds the images of each class folder, natural order: class 2 comes before class 10."""
-    for class_folder in _subfolders(folder):
-        paths = list(_images_below(class_folder))
+    for class_folder in subfolders(folder):
+        paths = list(images_below(class_folder))
         where = str(class_folder.relative_to(root))
         if not paths:
             listing.faults.append(Fault(where, "is a class folder without images", CLEANUP))
@@ -160,25 +160,25 @@ def _read_classes(folder: Path, split: str | None, listing: Listing, root: Path)
         if others := _other_files(class_folder):
             listing.remarks.append(f"{where} also holds {others}, which are not read")
     loose = [path for path in folder.iterdir() if path.is_file() and _is_image(path)]
-    if loose and _subfolders(folder):
+    if loose and subfolders(folder):
         listing.remarks.append(
             f"{len(loose)} images lie in {folder.name} beside the class folders and have no label, e.g. {loose[0].name}"
         )
 
 
-def _check_folder(root: Path) -> None:
+def check_folder(root: Path) -> None:
     if not root.is_dir():
         siblings = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
         hint = f"; {nearest(root.name, siblings)}" if siblings else ""
         raise QuintetError(f"no folder or CSV {root}{hint}")
 
 
-def _nothing_found(root: Path) -> str:
+def nothing_found(root: Path) -> str:
     others = _other_files(root)
     return f"{root} holds no images Pillow reads" + (f", only {others}; convert them to JPEG or PNG" if others else "")
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__"))]
     return sorted(found, key=lambda path: natural(path.name))
 
@@ -195,7 +195,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
     return (path for path in _files_below(folder) if _is_image(path))
 
 
@@ -219,18 +219,18 @@ def _suffixes() -> frozenset[str]:
     )
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
-def _delimiter(path: Path) -> str:
+def delimiter_of(path: Path) -> str:
     """The separator of the header: a comma, or what spreadsheets of other countries write."""
     first = _first_line(path)
     return max(",;\t", key=first.count)
 
 
-def _header(path: Path) -> list[str]:
-    return [name.strip().lower() for name in next(csv.reader([_first_line(path)], delimiter=_delimiter(path)), [])]
+def header_of(path: Path) -> list[str]:
+    return [name.strip().lower() for name in next(csv.reader([_first_line(path)], delimiter=delimiter_of(path)), [])]
 
 
 def _first_line(path: Path) -> str:

@@ -3,6 +3,53 @@
 import random
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import QuintetError
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    """Raises QuintetError where they are no shares of one whole."""
+    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= value <= 1:
+            raise QuintetError(f"data.{name} is {value}; it lies between 0 and 1")
+    if val_fraction + test_fraction > 1:
+        raise QuintetError(f"data.val_fraction {val_fraction} + data.test_fraction {test_fraction} is more than 1")
+
+
+def split_entries(
+    entries: Sequence[Any],
+    facts: Mapping[Path, Any],
+    fractions: Mapping[str, float],
+    seed: int,
+    each: str = " of each class",
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """The parts as the user split them, where what they left open is split off the rest; and where each came from.
+
+    Args:
+        entries: with a path, a label, and what the user said of split and group.
+        facts: of each path; equal files are kept together by their digest.
+        fractions: shares for "val" and "test".
+        seed: of the shuffle.
+        each: what the shares are taken of, for people.
+    """
+    parts: dict[str, list[Any]] = {"train": [], "val": [], "test": []}
+    for entry in entries:
+        parts[entry.split or "train"].append(entry)
+    origins = dict.fromkeys(parts, "as given")
+    open_parts = {name: fraction for name, fraction in fractions.items() if not parts[name]}
+    if parts["train"] and any(open_parts.values()):
+        pool = parts["train"]
+        # Equal files, or what the user calls a group, must not stand on both sides.
+        groups = [entry.group or facts[entry.path].digest for entry in pool]
+        chosen = stratified_split([entry.label for entry in pool], open_parts, seed, groups)
+        for name, indices in chosen.items():
+            parts[name] = [pool[index] for index in indices]
+        for name, fraction in open_parts.items():
+            origins[name] = f"{fraction:.0%}{each}, seed {seed}" if fraction else "none wanted"
+        origins["train"] = "the rest"
+    return parts, origins
 
 
 def stratified_split(

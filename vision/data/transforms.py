@@ -7,9 +7,11 @@ each sample, so that augmentation does not depend on workers or resumption.
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 Recipe = Literal["none", "light", "medium", "strong"]
@@ -111,3 +113,100 @@ def _normalized(mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
 
 def _erasing(probability: float) -> list[nn.Module]:
     return [v2.RandomErasing(probability)] if probability else []
+
+
+class PairedTransform:
+    """From a PIL image and its mask of class indices to tensors: the image normalized, the mask moved along with it.
+
+    Only geometry touches the mask, by nearest neighbours; places that come from outside the image are ignored.
+
+    Args:
+        changes: transforms of torchvision.transforms.v2 for the pair (both uint8 tensors).
+        mean: of the normalization.
+        std: of the normalization.
+        mask_changes: whether `changes` apply to the mask too; evaluation compares at the mask's own size.
+    """
+
+    def __init__(
+        self, changes: Sequence[nn.Module], mean: Sequence[float], std: Sequence[float], mask_changes: bool = True
+    ) -> None:
+        self.changes = v2.Compose([*changes]) if changes else v2.Identity()
+        self.normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
+        self.mask_changes = mask_changes
+
+    def __call__(self, image: Image.Image, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        pixels = tv_tensors.Image(v2.functional.pil_to_tensor(image))
+        indices = None if mask is None else tv_tensors.Mask(torch.from_numpy(mask))
+        if indices is not None and self.mask_changes:
+            pixels, indices = self.changes(pixels, indices)
+        else:
+            pixels = self.changes(pixels)
+        return self.normalize(pixels.as_subclass(torch.Tensor)), (
+            None if indices is None else indices.as_subclass(torch.Tensor)
+        )
+
+
+def paired_evaluation(
+    image_size: Sequence[int], mean: Sequence[float], std: Sequence[float], fit: str = "stretch"
+) -> PairedTransform:
+    """The image as the network sees it, nothing random; the mask stays as it is."""
+    resize = [v2.Resize(list(image_size), antialias=True)] if fit == "stretch" else []
+    return PairedTransform(resize, mean, std, mask_changes=False)
+
+
+def paired_augmentation(
+    recipe: Recipe,
+    image_size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    flip: bool = True,
+    fit: str = "stretch",
+    ignored: int = 255,
+) -> PairedTransform:
+    """A randomly changed image of `image_size` with its mask.
+
+    - none: as in evaluation, with fit "window" a random window.
+    - light: random crop of at least half the area, mirrored, brightness and contrast a little changed.
+    - medium: random crop of at least a quarter, mirrored, turned by up to 10 degrees, colours changed.
+    - strong: random crop of at least a tenth, mirrored, turned by up to 20 degrees, colours changed strongly, blurred.
+
+    Args:
+        recipe: which of them.
+        image_size: height and width of the result.
+        mean: of the normalization.
+        std: of the normalization.
+        flip: mirror left and right half of the time.
+        fit: "stretch" takes crops of the whole image, "window" of windows at the image's own scale.
+        ignored: mask value of places from outside the image.
+    """
+    height, width = image_size
+    fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: ignored}
+    smallest, degrees, jitter, blur = {
+        "none": (1.0, 0, 0.0, False),
+        "light": (0.5, 0, 0.2, False),
+        "medium": (0.25, 10, 0.3, False),
+        "strong": (0.1, 20, 0.5, True),
+    }[recipe]
+    changes: list[nn.Module] = []
+    if fit == "window":
+        # The window is first taken larger, as large as the crop below may enlarge what it keeps.
+        margin = 1.0 if recipe == "none" else 1.25
+        changes.append(v2.RandomCrop((round(height * margin), round(width * margin)), pad_if_needed=True, fill=fill))
+        smallest = max(smallest, 0.5)
+    if degrees:
+        changes.append(v2.RandomRotation(degrees, v2.InterpolationMode.BILINEAR, fill=fill))
+    if recipe != "none":
+        # Proportions of the wanted size, and up to a quarter beside them.
+        ratio = (0.8 * width / height, 1.25 * width / height)
+        changes.append(v2.RandomResizedCrop((height, width), (smallest, 1.0), ratio, antialias=True))
+    elif fit == "stretch":
+        changes.append(v2.Resize([height, width], antialias=True))
+    if recipe != "none" and flip:
+        changes.append(v2.RandomHorizontalFlip())
+    if jitter:
+        # Hue costs more than all else together, and street signs, tissue and fruit are told by it.
+        saturation = jitter if len(mean) == 3 else 0
+        changes.append(v2.ColorJitter(jitter, jitter, saturation))
+    if blur:
+        changes.append(v2.RandomApply([v2.GaussianBlur(5, (0.1, 1.5))], 0.3))
+    return PairedTransform(changes, mean, std)

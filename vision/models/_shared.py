@@ -37,3 +37,13 @@ def initialise_linear_layers(module: nn.Module) -> None:
     if not isinstance(module, Mixer) or isinstance(module, Attention | NeighborhoodAttention):
         for child in module.children():
             initialise_linear_layers(child)
+
+
+def initialise_convolutions(module: nn.Module) -> None:
+    """Draws the weights of convolutions from N(0, 2 / fan out), as SegFormer's authors do, and clears their biases."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+            nn.init.normal_(layer.weight, std=(2 / fan_out) ** 0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -9,7 +9,14 @@ from PIL import Image
 
 from quintet.core.data import Augmented, Draw
 from quintet.vision.data.images import ImageSample, OnImage
-from quintet.vision.data.transforms import Recipe, augmentation, evaluation, tiny_augmentation
+from quintet.vision.data.transforms import (
+    Recipe,
+    augmentation,
+    evaluation,
+    paired_augmentation,
+    paired_evaluation,
+    tiny_augmentation,
+)
 
 RECIPES = get_args(Recipe)
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -100,3 +107,65 @@ def test_pad_shows_all_and_stretch_fills():
 def test_normalization():
     image = evaluation((8, 8), (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))(Image.new("RGB", (8, 8), "white"))
     torch.testing.assert_close(image.mean((1, 2)), torch.tensor([1.0, 3.0, 0.5]))
+
+
+# Images with masks
+
+
+def halves(size=(60, 40)) -> tuple[Image.Image, np.ndarray]:
+    """An image that is white where its mask says 1."""
+    image = left_dark(size)
+    return image, (np.asarray(image)[..., 0] > 127).astype(np.uint8)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("fit", ["stretch", "window"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_mask_moves_with_its_image(recipe, fit, mode):
+    channels = 3 if mode == "RGB" else 1
+    transform = paired_augmentation(recipe, (32, 48), [0.5] * channels, [0.5] * channels, fit=fit)
+    image, mask = halves()
+    agreeing = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        seen, moved = transform(image.convert(mode), mask)
+        assert type(seen) is type(moved) is torch.Tensor
+        assert (seen.shape, seen.dtype) == ((channels, 32, 48), torch.float32)
+        assert (moved.shape, moved.dtype) == ((32, 48), torch.uint8)
+        assert set(moved.unique().tolist()) <= {0, 1, 255}
+        counted = moved != 255
+        # Only brightness changes colours here, and only the edge between the halves is blurred.
+        agreeing.append(((seen[0] > seen[0].mean()) == (moved == 1))[counted].float().mean().item())
+    one_half = [value for value in agreeing if value < 0.5]  # a window that shows a single half has no edge
+    assert np.mean([value for value in agreeing if value not in one_half]) > 0.95
+    assert len(one_half) < 6
+
+
+def test_windows_of_small_images_are_filled_up_and_ignored():
+    transform = paired_augmentation("none", (64, 64), (0.5,) * 3, (0.5,) * 3, fit="window")
+    seen, mask = transform(*halves((60, 40)))
+    assert seen.shape == (3, 64, 64)
+    assert (mask == 255).sum() == 64 * 64 - 60 * 40
+    assert seen[:, mask == 255].abs().max() < 0.01  # the mean of the images
+
+
+def test_evaluation_leaves_the_mask_alone():
+    image, mask = halves()
+    seen, same = paired_evaluation((20, 30), *PLAIN)(image, mask)
+    assert seen.shape == (3, 20, 30)
+    assert (same.numpy() == mask).all()
+    seen, nothing = paired_evaluation((20, 30), *PLAIN, fit="window")(image, None)
+    assert seen.shape == (3, 40, 60)
+    assert nothing is None
+
+
+def test_pairs_are_mirrored_only_where_that_is_wanted():
+    image, mask = halves()
+    mirrored = {}
+    for flip in (True, False):
+        transform = paired_augmentation("light", (32, 48), *PLAIN, flip=flip)
+        torch.manual_seed(0)
+        masks = [transform(image, mask)[1].float() for _ in range(40)]
+        mirrored[flip] = np.mean([mask[:, 0].mean() > mask[:, -1].mean() for mask in masks])
+    assert 0.2 < mirrored[True] < 0.8
+    assert mirrored[False] == 0

@@ -103,10 +103,18 @@ def image_grid(items: Sequence[Shown], classes: Sequence[str], title: str) -> Fi
     return figure
 
 
-def confusion_matrix(counts: Int[Tensor, "classes classes"], classes: Sequence[str]) -> Figure:
+def confusion_matrix(
+    counts: Int[Tensor, "classes classes"], classes: Sequence[str], what: str = "test images"
+) -> Figure:
     """Rows are true classes, columns predicted ones; colour is the share of the row, numbers are counts.
 
-    With many classes the counts, and then the names, are left out and the most frequent confusions are listed beside.
+    Counts of more than five digits are written as shares of their row. With many classes the numbers, and then the
+    names, are left out and the most frequent confusions are listed beside.
+
+    Args:
+        counts: of each pair of classes.
+        classes: their names.
+        what: is counted, for the title.
     """
     number = len(classes)
     values = counts.cpu().numpy()
@@ -117,16 +125,19 @@ def confusion_matrix(counts: Int[Tensor, "classes classes"], classes: Sequence[s
     # The square root of the share, so that rare confusions are seen beside a full diagonal.
     image = panel.imshow(shares, cmap=BLUES, norm=PowerNorm(0.5, 0, 1))
     panel.set(xlabel="predicted", ylabel="true")
-    panel.set_title(f"{values.trace() / max(values.sum(), 1):.1%} of {values.sum():,} test images right", fontsize=11)
+    panel.set_title(f"{values.trace() / max(values.sum(), 1):.1%} of {values.sum():,} {what} right", fontsize=11)
     if number <= NAMED:
         names = [_shortened(name, 18) for name in classes]
         upright = max(map(len, names)) > 3
         panel.set_xticks(range(number), names, rotation=90 if upright else 0, fontsize=9, parse_math=False)
         panel.set_yticks(range(number), names, fontsize=9, parse_math=False)
+    few = values.max() < 100_000
     if number <= COUNTED:
         for row, column in zip(*values.nonzero(), strict=True):
             shade = "white" if shares[row, column] > 0.3 else "black"
-            panel.text(column, row, f"{values[row, column]:,}", ha="center", va="center", fontsize=9, color=shade)
+            text = f"{values[row, column]:,}" if few else f"{shares[row, column]:.0%}"
+            if few or shares[row, column] >= 0.005:
+                panel.text(column, row, text, ha="center", va="center", fontsize=9, color=shade)
     # As tall as the square beside it: the scale at the bottom, the list above.
     aside.set_box_aspect(side / 2.6)
     aside.set_axis_off()

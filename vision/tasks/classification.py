@@ -22,10 +22,10 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms import v2
 
-from ..core.errors import QuintetError
-from ..core.mixer import Mixer
-from ..core.task import StepResult, Task
-from .backbones import (
+from ...core.errors import QuintetError
+from ...core.mixer import Mixer
+from ...core.task import StepResult, Task
+from ..backbones import (
     Backbone,
     build_backbone,
     expected_statistics,
@@ -34,8 +34,8 @@ from .backbones import (
     load_backbone,
     name_of,
 )
-from .data.images import ImageDescription, ImageSample, denormalize
-from .pictures import SHOWN, Gallery, Shown, confusion_matrix, image_grid
+from ..data.images import ImageDescription, ImageSample, denormalize
+from ..pictures import SHOWN, Gallery, Shown, confusion_matrix, image_grid
 
 
 @dataclass

@@ -1,0 +1,56 @@
+"""Feature maps of timm's models: channels first, at any size, with any number of channels."""
+
+import pytest
+import timm
+import torch
+
+from quintet.core.errors import QuintetError
+from quintet.vision.models.timm_maps import TimmMaps
+
+# One of each kind: strides from 2, channels last, one stride, a fixed size, sizes off by a remainder.
+FAMILIES = ("resnet10t", "mambaout_femto", "vit_tiny_patch16_224", "convit_tiny", "poolformerv2_s12")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_maps_are_where_their_strides_say(name):
+    maps = TimmMaps(name, in_channels=4).eval()
+    for size in ((160, 96), (97, 131)):
+        with torch.inference_mode():
+            found = maps.feature_maps(torch.randn(1, 4, *size))
+        expected = [
+            (1, channels, -(-size[0] // stride), -(-size[1] // stride)) for channels, stride in maps.feature_info
+        ]
+        assert [tuple(x.shape) for x in found] == expected
+    assert (maps.fixed_size is not None) == (name == "convit_tiny")
+
+
+def test_maps_are_timms_own():
+    maps = TimmMaps("resnet10t").eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        for ours, theirs in zip(maps.feature_maps(images), maps.network(images)):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_from_a_file_are_adapted_to_other_channels(tmp_path):
+    torch.manual_seed(0)
+    source = timm.create_model("resnet10t")
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    maps = TimmMaps("resnet10t", in_channels=1)
+    maps.load(str(tmp_path / "weights.pth"), is_file=True)
+    assert torch.equal(maps.network.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
+    torch.testing.assert_close(maps.network.conv1[0].weight, source.conv1[0].weight.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "complaint"),
+    [
+        ("resnt18", {}, "timm has no model 'resnt18'; nearest: resnet18"),
+        ("resnet10t", {"depht": 3}, "timm:resnet10t gives no feature maps with"),
+    ],
+)
+def test_mistakes_are_one_line(name, arguments, complaint):
+    with pytest.raises(QuintetError) as caught:
+        TimmMaps(name, arguments=arguments)
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)

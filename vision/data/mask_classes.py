@@ -1,0 +1,185 @@
+"""From the ids that masks hold to classes: which there are, what they are called, and which masks do not fit them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import count, islice
+from pathlib import Path
+from statistics import median
+
+from ...core.data import Fault
+from .mask_report import MaskExamination
+from .mask_sources import MaskEntry, MaskListing
+from .masks import MOST_CLASSES, MaskDescription, MaskFacts, distinct_colours, facts_of_mask
+from .scan import ImageFacts, relative, scan, too_bright, twins
+from .splits import split_entries
+
+BINARY = ["background", "foreground"]
+OUTLYING = 4  # how many times more or fewer pixels than the middle image make one remarkable
+
+
+def examine(
+    root: Path,
+    listing: MaskListing,
+    names: Sequence[str] | None,
+    ignored_ids: Sequence[int],
+    fractions: Mapping[str, float],
+    seed: int,
+    described: MaskDescription | None = None,
+) -> MaskExamination:
+    """Looks through all images and masks of a listing; faults are listed, not raised.
+
+    Args:
+        root: the user's folder or CSV.
+        listing: the pairs found there.
+        names: of the classes, where the user gave them.
+        ignored_ids: ids that count nowhere.
+        fractions: shares of "val" and "test" where the user has not split.
+        seed: of the split.
+        described: what a model was trained on, which then decides about classes.
+    """
+    facts, faults = scan([entry.path for entry in listing.entries], root)
+    masks, mask_faults = scan([entry.mask for entry in listing.entries], root, MaskFacts, facts_of_mask)
+    faults = [*listing.faults, *faults, *mask_faults]
+    if described:
+        faults += too_bright(facts, described.bit_depth, root)
+    readable = [entry for entry in listing.entries if entry.path in facts and entry.mask in masks]
+    matching = [entry for entry in readable if _same_size(facts[entry.path], masks[entry.mask])]
+    faults += [_size_fault(entry, facts, masks, root) for entry in readable if entry not in set(matching)]
+    parts, origins = split_entries(matching, facts, fractions, seed, each="")
+    remarks = list(listing.remarks)
+    if described:
+        classes, ids, ignored = list(described.classes), list(described.ids), list(described.ignored_ids)
+        palette = described.palette
+    else:
+        training = [masks[entry.mask] for entry in parts["train"]]
+        everything = set().union(*(fact.ids for fact in masks.values()))
+        if everything <= {0, 255} and 255 in everything:
+            ids, ignored = [0, 255], []
+            classes = list(names) if names and len(names) == 2 else BINARY
+            remarks.append(f"masks hold 0 and 255 alone: read as {classes[0]} and {classes[1]}")
+        else:
+            ignored = list(ignored_ids)
+            seen = sorted(set().union(*(fact.ids for fact in training)) - set(ignored))
+            classes, ids = _named(seen, names, ignored)
+            faults += _half_binary(parts, masks, ignored, root)
+        palette = _palette(training, classes, ids)
+        faults += _too_few_or_many(classes, root)
+    known = {*ids, *ignored}
+    unknown = {entry for entries in parts.values() for entry in entries if not masks[entry.mask].ids.keys() <= known}
+    if ids:
+        faults += _unknown_ids(unknown, masks, ids, ignored, root, bool(described or names))
+    parts = {part: [entry for entry in entries if entry not in unknown] for part, entries in parts.items()}
+    used = {entry.path for entries in parts.values() for entry in entries}
+    facts = {path: fact for path, fact in facts.items() if path in used}
+    remarks += [*twins(parts, facts, root, "mask"), *_outliers(facts, root)]
+    return MaskExamination(parts, origins, classes, ids, ignored, palette, facts, masks, faults, remarks)
+
+
+def _named(seen: list[int], names: Sequence[str] | None, ignored: Sequence[int]) -> tuple[list[str], list[int]]:
+    """Names and ids of the classes, from what the training masks hold and what the user says."""
+    if not names:
+        return (BINARY if seen == [0, 1] else [f"class {value}" for value in seen]), seen
+    if len(names) == len(seen):
+        return list(names), seen
+    # Some named class does not occur: then names are those of the ids from 0 on.
+    return list(names), list(islice((value for value in count() if value not in ignored), len(names)))
+
+
+def _too_few_or_many(classes: Sequence[str], root: Path) -> list[Fault]:
+    if len(classes) < 2:
+        found = f"only the class '{classes[0]}'" if classes else "no class"
+        remedy = "a segmenter needs two; is the other one in data.ignore_index?"
+        return [Fault(str(root), f"has masks of {found} to train on", remedy)]
+    if len(classes) > MOST_CLASSES:
+        remedy = "are these instances? give each pixel the id of its class"
+        return [Fault(str(root), f"has masks of {len(classes)} classes, more than {MOST_CLASSES}", remedy)]
+    return []
+
+
+def _same_size(image: ImageFacts, mask: MaskFacts) -> bool:
+    return (image.width, image.height) == (mask.width, mask.height)
+
+
+def _size_fault(
+    entry: MaskEntry, facts: Mapping[Path, ImageFacts], masks: Mapping[Path, MaskFacts], root: Path
+) -> Fault:
+    image, mask = facts[entry.path], masks[entry.mask]
+    what = f"is {mask.width} x {mask.height}, its image {relative(entry.path, root)} {image.width} x {image.height}"
+    if (image.width, image.height) == (mask.height, mask.width):
+        return Fault(relative(entry.mask, root), what, "turn the mask as the image is shown upright (EXIF)")
+    return Fault(relative(entry.mask, root), what, "export the mask at the size of its image")
+
+
+def _half_binary(
+    parts: Mapping[str, Sequence[MaskEntry]], masks: Mapping[Path, MaskFacts], ignored: Sequence[int], root: Path
+) -> list[Fault]:
+    """Masks of 0 and 255 among masks of 0 and 1, whose objects would all be ignored."""
+    entries = [entry for part in parts.values() for entry in part]
+    odd = [entry for entry in entries if 255 in masks[entry.mask].ids and masks[entry.mask].ids.keys() <= {0, 255}]
+    others = set().union(*(masks[entry.mask].ids for entry in entries if entry not in set(odd)))
+    if not odd or 255 not in ignored or others - {255} != {0, 1}:
+        return []
+    what = f"holds 0 and 255 while others hold 0 and 1 ({len(odd)} mask{'s' * (len(odd) > 1)} like it)"
+    return [Fault(relative(odd[0].mask, root), what, "write 1 for 255 there: 255 is ignored")]
+
+
+def _unknown_ids(
+    entries: set[MaskEntry],
+    masks: Mapping[Path, MaskFacts],
+    ids: Sequence[int],
+    ignored: Sequence[int],
+    root: Path,
+    named: bool,
+) -> list[Fault]:
+    """Ids that are no class, one fault an id."""
+    examples: dict[int, list[tuple[Path, int]]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda entry: entry.mask):
+        for value, pixels in masks[entry.mask].ids.items():
+            if value not in ids and value not in ignored:
+                examples[value].append((entry.mask, pixels))
+    whole = list(ids) == list(range(ids[0], ids[-1] + 1))
+    listed = f"{ids[0]} to {ids[-1]}" if whole else ", ".join(map(str, ids[:12])) + (", ..." if len(ids) > 12 else "")
+    faults = []
+    for value, found in sorted(examples.items()):
+        which = "is no class" if named else "no training mask holds"
+        masks_found = f"{len(found)} mask{'s' * (len(found) > 1)}, {sum(pixels for _, pixels in found):,} pixels"
+        ignore = ",".join(map(str, [*ignored, value]))
+        faults.append(
+            Fault(
+                relative(found[0][0], root),
+                f"holds the id {value}, which {which} (classes are {listed}; {masks_found})",
+                f"correct it, name it in data.classes, or leave it out of account with data.ignore_index=[{ignore}]",
+            )
+        )
+    return faults
+
+
+def _palette(training: Sequence[MaskFacts], classes: Sequence[str], ids: Sequence[int]) -> list[list[int]]:
+    """Colours of the classes: the masks' own where they have a palette with different ones, else distinct ones."""
+    for fact in training:
+        if fact.palette and 3 * (max(ids, default=0) + 1) <= len(fact.palette):
+            colours = [list(fact.palette[3 * value : 3 * value + 3]) for value in ids]
+            if len(set(map(tuple, colours))) == len(colours):
+                return colours
+    # Black hides a class in an overlay, which is right for the background alone.
+    unnamed = [f"class {value}" for value in ids]
+    first = 0 if classes and classes[0].lower() in (unnamed[0], "background", "void", "other", "none") else 1
+    return distinct_colours(len(ids) + first)[first:]
+
+
+def _outliers(facts: Mapping[Path, ImageFacts], root: Path) -> list[str]:
+    """A remark on images far larger or smaller than the others."""
+    if len(facts) < 3:
+        return []
+    middle = median(fact.width * fact.height for fact in facts.values())
+    odd = [path for path, fact in facts.items() if not middle / OUTLYING < fact.width * fact.height < middle * OUTLYING]
+    if not odd:
+        return []
+    first = facts[odd[0]]
+    sizes = Counter((fact.width, fact.height) for fact in facts.values())
+    (width, height), _ = sizes.most_common(1)[0]
+    are = "1 image has" if len(odd) == 1 else f"{len(odd)} images have"
+    return [
+        f"{are} far more or fewer pixels than the others ({width} x {height} mostly), "
+        f"e.g. {relative(odd[0], root)} with {first.width} x {first.height}"
+    ]

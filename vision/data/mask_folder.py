@@ -1,0 +1,233 @@
+"""Images with masks of one's own: two folders or a CSV, looked through before training."""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.utilities import rank_zero_only
+from rich.table import Table
+from torch.utils.data import Dataset
+
+from ...core.data import Augmented, DataModule, Fault
+from ...core.errors import QuintetError
+from .images import NORMALIZATIONS, channel_statistics
+from .mask_classes import examine
+from .mask_report import MaskExamination, report
+from .mask_sources import MaskEntry, find_masks, holds_masks
+from .masks import MaskDescription, MaskFiles, MaskSample, collate_masks
+from .scan import bit_depth_of, refusal, scan, too_bright
+from .sources import find_unlabelled
+from .splits import check_fractions
+from .transforms import PairedTransform, Recipe, paired_augmentation, paired_evaluation
+
+MEASURED = 500  # training images from which mean and standard deviation are taken
+
+
+class OnPair:
+    """Applies a transform to image and mask of a sample and leaves the rest alone."""
+
+    def __init__(self, transform: PairedTransform) -> None:
+        self.transform = transform
+
+    def __call__(self, sample: MaskSample) -> MaskSample:
+        image, mask = self.transform(sample.image, sample.mask)
+        return sample._replace(image=image, mask=mask)
+
+
+class MaskFolder(DataModule):
+    """Images with masks of classes from the user's own files, and images alone for prediction.
+
+    Training, validation and test read one of
+
+        root/images/* and root/masks/*            equal names; split here: seeded, equal files kept together
+        root/images/{train,val,test}/* ...        or root/{train,val,test}/{images,masks}/*, or train/ and trainannot/
+        root.csv with image,mask[,split][,group]  paths relative to the CSV; images of one group stay in one part
+
+    and prediction any folder, file or CSV of images. A mask holds class ids, as gray values or as indices of a palette;
+    masks of 0 and 255 alone are read as background and foreground. Classes are what the training masks hold, or what
+    `classes` (or root/classes.txt, one name a line) names. All files are decoded once before training.
+
+    Args:
+        root: the folder or CSV.
+        image_size: what the network sees in training, one number or height and width.
+        fit: "stretch" resizes every image to `image_size`; "window" leaves images at their scale, trains on random
+            windows of this size and predicts by sliding one over the image.
+        classes: names in the order of the ids; None takes classes.txt, or numbers.
+        ignore_index: ids that count nowhere, e.g. void; one number, several, or none.
+        channels: 3 for RGB, 1 for grayscale.
+        augmentation: none, light, medium or strong (quintet.vision.data.transforms).
+        flip: mirror training images; off where left and right matter.
+        val_fraction: share of the images for validation where the user has not split them.
+        test_fraction: share for the test; 0 for none, 1 to test on everything.
+        normalization: subtract and divide by the statistics of published weights, or of these images ("data").
+        on_error: "raise" refuses files, rows and folders that cannot be used, "skip" leaves them out and says so.
+        batch_size: images in a batch.
+        num_workers: processes that decode images; 0 decodes in the training process.
+        seed: of the split, the order and the augmentation.
+
+    Raises:
+        QuintetError: from `setup`, where there is nothing to learn from or files cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        image_size: int | tuple[int, int] | list[int] = 256,
+        fit: Literal["stretch", "window"] = "stretch",
+        classes: list[str] | None = None,
+        ignore_index: int | list[int] | None = 255,
+        channels: Literal[1, 3] = 3,
+        augmentation: Recipe = "medium",
+        flip: bool = True,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        normalization: Literal["imagenet", "inception", "clip", "data"] = "imagenet",
+        on_error: Literal["raise", "skip"] = "raise",
+        *,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        self.root = Path(root).expanduser()
+        self.image_size = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise QuintetError(f"data.image_size is {image_size}; give one positive number, or height and width")
+        check_fractions(val_fraction, test_fraction)
+        if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
+            raise QuintetError(f"data.classes is {classes}; give two or more different names")
+        self.fit = fit
+        self.classes = classes
+        given = [ignore_index] if isinstance(ignore_index, int) else list(ignore_index or [])
+        if wrong := [value for value in given if not 0 <= value <= 65535]:
+            raise QuintetError(f"data.ignore_index holds {wrong[0]}; ids in mask files lie between 0 and 65535")
+        self.ignored_ids = sorted(set(given))
+        self.channels = channels
+        self.augmentation = augmentation
+        self.flip = flip
+        self.fractions = {"val": val_fraction, "test": test_fraction}
+        self.normalization = normalization
+        self.on_error = on_error
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        return holds_masks(path)
+
+    def adopt(self, description: MaskDescription) -> None:
+        super().adopt(description)
+        self.__dict__.pop("examination", None)
+
+    def collate(self) -> Callable[[Sequence[MaskSample]], MaskSample]:
+        return collate_masks
+
+    def prepare(self, stages: tuple[str, ...]) -> None:
+        for stage in stages:
+            if stage == "predict":
+                self.datasets[stage] = self._unlabelled()
+                continue
+            entries = self._usable().parts[stage]
+            if entries:
+                self.datasets[stage] = self._dataset_of(entries, stage)
+            elif stage != "test":
+                raise QuintetError(f"{self.root} leaves no {stage} images; {self._why_none(stage)}")
+
+    def description(self) -> MaskDescription:
+        return self._described or self._measured
+
+    def faults(self) -> list[Fault]:
+        return self.examination.faults
+
+    def table(self) -> Table:
+        seen = self._described.image_size if self._described else self.image_size
+        return report(self.root, self.examination, seen, self.fit, skipped=self.on_error == "skip")
+
+    @cached_property
+    def examination(self) -> MaskExamination:
+        """The user's folder, looked through once; faults are listed, not raised."""
+        listing = find_masks(self.root)
+        return examine(
+            self.root,
+            listing,
+            names=self.classes or listing.classes,
+            ignored_ids=self.ignored_ids,
+            fractions=self.fractions,
+            seed=self.seed,
+            described=self._described,
+        )
+
+    def _usable(self) -> MaskExamination:
+        """The examination, once nothing stands in the way of training."""
+        found = self.examination
+        if found.faults and self.on_error == "raise":
+            raise refusal(found.faults, f"faults in all: quintet inspect {self.root}")
+        if self._described is None and len(found.classes) < 2:
+            raise refusal([fault for fault in found.faults if fault.where == str(self.root)])
+        return found
+
+    def _why_none(self, stage: str) -> str:
+        if stage == "val" and self.fractions["val"] == 0:
+            return "give data.val_fraction above 0, or a val folder"
+        return f"add more images, or a {stage} folder"
+
+    @cached_property
+    def _measured(self) -> MaskDescription:
+        """The description of these images and masks, from the training part."""
+        found = self._usable()
+        pixels = found.pixels("train")
+        description = MaskDescription(
+            classes=found.classes,
+            channels=self.channels,
+            image_size=self.image_size,
+            mean=[0.0] * self.channels,
+            std=[1.0] * self.channels,
+            class_counts=[pixels[value] for value in found.ids],
+            bit_depth=bit_depth_of(found.facts.values()),
+            fit=self.fit,
+            ids=found.ids,
+            ignored_ids=found.ignored_ids,
+            palette=found.palette,
+        )
+        if self.normalization == "data":
+            entries = found.parts["train"]
+            chosen = random.Random(self.seed).sample(entries, min(MEASURED, len(entries)))
+            seen = paired_evaluation(self.image_size, description.mean, description.std)
+            images = MaskFiles([entry.path for entry in chosen], None, description, seen)
+            description.mean, description.std = channel_statistics(images)
+        else:
+            mean, std = NORMALIZATIONS[self.normalization]
+            pick = (lambda values: list(values)) if self.channels == 3 else (lambda values: [sum(values) / 3])
+            description.mean, description.std = pick(mean), pick(std)
+        return description
+
+    def _dataset_of(self, entries: list[MaskEntry], stage: str) -> Dataset:
+        known = self.description()
+        images, masks = [entry.path for entry in entries], [entry.mask for entry in entries]
+        seen = (known.image_size, known.mean, known.std)
+        if stage != "train":
+            return MaskFiles(images, masks, known, paired_evaluation(*seen, fit=known.fit))
+        changed = paired_augmentation(self.augmentation, *seen, flip=self.flip, fit=known.fit)
+        return Augmented(MaskFiles(images, masks, known), OnPair(changed))
+
+    def _unlabelled(self) -> Dataset:
+        known = self._described
+        if known is None:
+            raise QuintetError(
+                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
+            )
+        if holds_masks(self.root):
+            # Of a folder with masks in it, the images alone.
+            listing = find_masks(self.root)
+            paths, faults = [entry.path for entry in listing.entries], []
+        else:
+            unlabelled = find_unlabelled(self.root)
+            paths, faults = [entry.path for entry in unlabelled.entries], list(unlabelled.faults)
+        facts, unreadable = scan(paths, self.root)
+        faults += [*unreadable, *too_bright(facts, known.bit_depth, self.root)]
+        if faults and (self.on_error == "raise" or not facts):
+            raise refusal(faults, "faults in all")
+        for fault in faults:
+            rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
+        seen = paired_evaluation(known.image_size, known.mean, known.std, fit=known.fit)
+        return MaskFiles([path for path in paths if path in facts], None, known, seen)

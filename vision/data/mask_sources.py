@@ -1,0 +1,193 @@
+"""Finds images and their masks where people keep them: two folders with equal names in them, or a CSV."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...core.data import Fault
+from ...core.errors import QuintetError, nearest
+from .sources import SPLITS, check_folder, delimiter_of, header_of, images_below, is_table, nothing_found, subfolders
+
+IMAGE_FOLDERS = ("images", "image", "img", "imgs", "photos", "jpegimages", "input", "inputs")
+MASK_FOLDERS = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "annotation",
+    "annots",
+    "annot",
+    "segmentation",
+    "segmentationclass",
+    "gt",
+    "groundtruth",
+    "targets",
+)
+# What a mask's name may have behind its image's, and a folder of masks behind that of images.
+ENDINGS = ("", *(f"{joint}{name}" for name in (*MASK_FOLDERS, "seg", "labelids") for joint in ("_", "-", "")))
+
+
+@dataclass(frozen=True)
+class MaskEntry:
+    """An image with its mask as the user listed them; what they did not say is None, `where` names a CSV's row."""
+
+    path: Path
+    mask: Path
+    split: str | None = None
+    group: str | None = None
+    where: str | None = None
+    label: str = ""  # splits are not stratified: an image holds many classes
+
+
+@dataclass
+class MaskListing:
+    """What lies in the user's folder: pairs, what is wrong or remarkable about them, and names of classes, if any."""
+
+    entries: list[MaskEntry] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    classes: list[str] | None = None
+
+
+def find_masks(root: Path) -> MaskListing:
+    """Images with masks of the same name, in one of
+
+        root/images/*  root/masks/*                       split here
+        root/images/{train,val,test}/*  root/masks/...    or with the two levels the other way round
+        root/{train,val,test}/*  root/{train,val,test}annot/*
+        root.csv with image,mask[,split][,group]          paths relative to the CSV
+
+    `images` and `masks` have the usual other names too, and root/classes.txt may name the classes, one a line.
+
+    Raises QuintetError where there is nothing to read.
+    """
+    if root.is_file():
+        return read_mask_csv(root)
+    check_folder(root)
+    listing = MaskListing()
+    read: set[Path] = set()
+    for images, masks, split in _pairs_of_folders(root):
+        _match(images, masks, split, listing, root)
+        read |= {images, masks}
+    if read and (unread := [str(folder.relative_to(root)) for folder in _unread(root, read)]):
+        listing.remarks.append(f"folders without a partner are not read: {', '.join(unread)}")
+    if not listing.entries and not listing.faults:
+        if any(images_below(root)):
+            raise QuintetError(
+                f"{root} holds images but no folders images/ and masks/; put masks of the same names beside the images "
+                "so, or give a CSV of image,mask"
+            )
+        raise QuintetError(nothing_found(root))
+    names = root / "classes.txt"
+    if names.is_file():
+        listing.classes = [line.strip() for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return listing
+
+
+def holds_masks(root: Path) -> bool:
+    """Whether a path looks like something `find_masks` reads; looks at no more than it must."""
+    if root.is_file():
+        return is_table(root) and {"image", "mask"} <= set(header_of(root))
+    return root.is_dir() and any(True for _ in _pairs_of_folders(root))
+
+
+def read_mask_csv(path: Path) -> MaskListing:
+    """Rows of image,mask and optionally split and group; paths are relative to the CSV. Faults name row numbers."""
+    if not is_table(path):
+        raise QuintetError(f"{path} is neither a folder nor a CSV of image,mask")
+    header = header_of(path)
+    if missing := [name for name in ("image", "mask") if name not in header]:
+        raise QuintetError(
+            f"{path} has no column {' and no column '.join(repr(name) for name in missing)}; "
+            f"its first row says {', '.join(header) or 'nothing'}, expected image,mask and optionally split,group"
+        )
+    listing = MaskListing()
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, fieldnames=header, delimiter=delimiter_of(path))
+        next(rows)
+        for row in rows:
+            value = {name: (text or "").strip() for name, text in row.items() if isinstance(name, str)}
+            where, split = f"{path.name} row {rows.line_num}", value.get("split", "").lower()
+            empty = [name for name in ("image", "mask") if not value[name]]
+            absent = [value[name] for name in ("image", "mask") if not (path.parent / value[name]).is_file()]
+            if empty:
+                listing.faults.append(Fault(where, f"has no {empty[0]}", "fill it in or delete the row"))
+            elif split and split not in SPLITS:
+                listing.faults.append(Fault(where, f"has the split '{split}'", "write train, val or test"))
+            elif absent:
+                remedy = "paths are relative to the CSV; correct it"
+                listing.faults.append(Fault(where, f"names {absent[0]}, which does not exist", remedy))
+            else:
+                image, mask = path.parent / value["image"], path.parent / value["mask"]
+                listing.entries.append(MaskEntry(image, mask, SPLITS.get(split), value.get("group") or None, where))
+    if not listing.entries and not listing.faults:
+        raise QuintetError(f"{path} has a header but no rows; add one row an image")
+    return listing
+
+
+def _pairs_of_folders(root: Path) -> Iterable[tuple[Path, Path, str | None]]:
+    """Folders of images with their folders of masks, and the part they are given for."""
+    folders = {folder.name.lower(): folder for folder in subfolders(root)}
+    images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
+    masks = next((folders[name] for name in MASK_FOLDERS if name in folders), None)
+    if images and masks:
+        parts = {folder.name.lower(): folder for folder in subfolders(masks)}
+        splits = [folder for folder in subfolders(images) if folder.name.lower() in SPLITS]
+        if splits:
+            for folder in splits:
+                if folder.name.lower() in parts:
+                    yield folder, parts[folder.name.lower()], SPLITS[folder.name.lower()]
+        else:
+            yield images, masks, None
+        return
+    for name, folder in folders.items():
+        if name not in SPLITS:
+            continue
+        beside = next((folders[name + ending] for ending in ENDINGS[1:] if name + ending in folders), None)
+        if beside is not None:
+            yield folder, beside, SPLITS[name]
+            continue
+        for inner_images, inner_masks, split in _pairs_of_folders(folder):
+            if split is None:
+                yield inner_images, inner_masks, SPLITS[name]
+
+
+def _unread(folder: Path, read: set[Path]) -> Iterable[Path]:
+    """Folders of images that no pair covers, the uppermost of each."""
+    for inner in subfolders(folder):
+        if inner in read or not any(images_below(inner)):
+            continue
+        if any(used.is_relative_to(inner) for used in read):
+            yield from _unread(inner, read)
+        else:
+            yield inner
+
+
+def _match(images: Path, masks: Path, split: str | None, listing: MaskListing, root: Path) -> None:
+    """Pairs of equal names below two folders; what has no partner is a fault."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for mask in images_below(masks):
+        found[str(mask.relative_to(masks).with_suffix(""))].append(mask)
+    by_lower = {name.lower(): name for name in found}
+    unused = set(found)
+    for image in images_below(images):
+        stem = str(image.relative_to(images).with_suffix(""))
+        name = next((by_lower[(stem + end).lower()] for end in ENDINGS if (stem + end).lower() in by_lower), None)
+        where = str(image.relative_to(root))
+        if name is None:
+            hint = nearest(stem, found) if len(found) < 5000 else "names must be equal but for the suffix"
+            folder = masks.relative_to(root)
+            listing.faults.append(Fault(where, f"has no mask of its name in {folder}/", f"add it; {hint}"))
+            continue
+        unused.discard(name)
+        if len(found[name]) > 1:
+            others = " and ".join(path.name for path in found[name][:2])
+            listing.faults.append(Fault(where, f"has several masks, {others}", "keep one of them"))
+            continue
+        listing.entries.append(MaskEntry(image, found[name][0], split))
+    for name in sorted(unused):
+        where = str(found[name][0].relative_to(root))
+        listing.faults.append(Fault(where, f"has no image of its name in {images.relative_to(root)}/", "add or delete"))

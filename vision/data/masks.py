@@ -1,0 +1,213 @@
+"""What a mask is to a task: reading its class ids, what is known of all of them, and the sample of image and mask.
+
+In files a class has an id; in tensors it has an index, 0 to the number of classes, and `IGNORED` marks pixels that
+count nowhere.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset, default_collate
+
+from ...core.errors import QuintetError
+from .images import ImageDescription, open_image, read_image
+
+IGNORED = 255
+MOST_CLASSES = 255  # an index is one byte, and one value of it is taken
+SMOOTHED = 8  # values besides 0 and 255 from which a mask was drawn with soft edges
+
+
+@dataclass
+class MaskDescription(ImageDescription):
+    """What a segmenter must know of its images and masks; `class_counts` are pixels of the training masks.
+
+    Args:
+        ids: the value in mask files of each class.
+        ignored_ids: values in mask files that count nowhere.
+        palette: red, green and blue of each class.
+        fit: "stretch" resizes every image to `image_size`, "window" leaves images as they are and looks at windows.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    ignored_ids: list[int] = field(default_factory=list)
+    palette: list[list[int]] = field(default_factory=list)
+
+
+class MaskSample(NamedTuple):
+    """An image with its mask of class indices (None where unknown), its file, and the file's height and width.
+
+    In a batch, images and masks are stacked where they have one size and lists where they do not.
+    """
+
+    image: Any
+    mask: Any
+    path: Any
+    size: Any
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What a decoded mask is: size, Pillow mode, sha256 of its bytes, pixels of each id, and colours of its palette."""
+
+    width: int
+    height: int
+    mode: str
+    digest: str
+    pixels: Mapping[str, int]
+    palette: Sequence[int] | None = None
+
+    @property
+    def ids(self) -> dict[int, int]:
+        return {int(value): count for value, count in self.pixels.items()}
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Class ids (height, width) of a mask file: indices of a palette, or the gray values themselves.
+
+    Raises QuintetError for files that are empty, damaged, compressed with loss, or that hold colours without a palette.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise QuintetError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return ids_of(open_image(content))
+    except QuintetError as error:
+        raise QuintetError(f"{path} {error}") from None
+
+
+def ids_of(image: Image.Image) -> np.ndarray:
+    """The ids of a decoded mask; raises QuintetError whose message lacks only the file's name."""
+    if image.format in ("JPEG", "MPO"):
+        raise QuintetError("is a JPEG, whose compression changes class ids")
+    ImageOps.exif_transpose(image, in_place=True)
+    values = np.asarray(image)
+    if values.ndim == 3:
+        # Gray saved as RGB, with or without an alpha channel that says nothing.
+        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            raise QuintetError("holds colours and no palette, so that they name no class")
+        values = colours[..., 0]
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    if values.dtype.kind == "f":
+        if (values != np.rint(values)).any():
+            raise QuintetError("holds fractions, not class ids")
+        values = values.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise QuintetError(f"holds values from {values.min()} to {values.max()}, and class ids lie in 0 to 65535")
+    return values
+
+
+def facts_of_mask(path: Path) -> MaskFacts | str:
+    """Facts of one mask, or what is wrong with it."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    try:
+        image = open_image(content)
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+        ids, counts = np.unique(ids_of(image), return_counts=True)
+    except QuintetError as error:
+        return str(error)
+    except Exception as error:  # a damaged EXIF block
+        return f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    pixels = {str(value): count for value, count in zip(ids.tolist(), counts.tolist(), strict=True)}
+    if (
+        0 in ids
+        and 255 in ids
+        and len(ids) > SMOOTHED + 2
+        and 2 * counts[(ids == 0) | (ids == 255)].sum() > counts.sum()
+    ):
+        return f"holds {len(ids)} values between black and white: a mask drawn or resized with soft edges"
+    return MaskFacts(image.width, image.height, image.mode, hashlib.sha256(content).hexdigest(), pixels, palette)
+
+
+def index_table(description: MaskDescription) -> np.ndarray:
+    """Class index of every id from 0 to 65535; `IGNORED` for those that are none."""
+    table = np.full(65536, IGNORED, np.uint8)
+    table[description.ids] = np.arange(len(description.ids), dtype=np.uint8)
+    return table
+
+
+class MaskFiles(Dataset):
+    """Image files with their masks, read when asked for.
+
+    Args:
+        images: the files.
+        masks: one an image, or None for all of them.
+        description: how to read them.
+        transform: from (PIL image, mask or None) to what the sample holds of them.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Path],
+        masks: Sequence[Path] | None,
+        description: MaskDescription,
+        transform: Callable[[Image.Image, np.ndarray | None], tuple[Any, Any]] | None = None,
+    ) -> None:
+        self.images, self.masks = list(images), None if masks is None else list(masks)
+        self.description = description
+        self.transform = transform
+        self.table = index_table(description)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> MaskSample:
+        path, known = self.images[index], self.description
+        image = read_image(path, known.channels, bit_depth=known.bit_depth)
+        mask = None if self.masks is None else self.table[read_mask(self.masks[index])]
+        sample = MaskSample(image, mask, str(path), (image.height, image.width))
+        if self.transform is None:
+            return sample
+        image, mask = self.transform(image, mask)
+        return sample._replace(image=image, mask=mask)
+
+
+def collate_masks(samples: Sequence[MaskSample]) -> MaskSample:
+    """A batch; images and masks of different sizes stay lists."""
+
+    def together(items: list[Any]) -> Any:
+        if items[0] is None:
+            return None
+        return default_collate(items) if len({item.shape for item in items}) == 1 else items
+
+    images, masks, paths, sizes = zip(*samples, strict=True)
+    return MaskSample(together(list(images)), together(list(masks)), list(paths), [tuple(size) for size in sizes])
+
+
+def distinct_colours(number: int) -> list[list[int]]:
+    """Colours of PASCAL VOC's palette: the bits of an index, spread over red, green and blue from the top down."""
+    index = np.arange(number)
+    colours = np.zeros((number, 3), np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours.tolist()
+
+
+def mask_image(indices: torch.Tensor | np.ndarray, description: MaskDescription) -> Image.Image:
+    """A mask of class indices as a file: the ids the model was trained on, in the colours of its palette.
+
+    Where an id needs more than a byte, a 16-bit image without colours.
+    """
+    indices = np.asarray(indices)
+    ids = np.array(description.ids)
+    if ids.max() > 255:
+        return Image.fromarray(ids[indices].astype(np.uint16))
+    image = Image.fromarray(ids[indices].astype(np.uint8)).convert("L")
+    colours = np.zeros((256, 3), np.uint8)
+    colours[ids] = description.palette
+    image.putpalette(colours.ravel().tolist())
+    return image

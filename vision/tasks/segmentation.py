@@ -1,0 +1,296 @@
+"""Semantic segmentation: a class for every pixel, by any backbone with any decoder."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from ...core.data import DataModule
+from ...core.errors import QuintetError
+from ...core.mixer import Mixer
+from ...core.task import StepResult, Task, command
+from ..backbones import Backbone, build_segmentation_network, load_segmentation_backbone, name_of
+from ..data.images import denormalize
+from ..data.masks import IGNORED, MaskDescription, MaskSample
+from ..models.decoders import Decoder
+from ..pictures import MaskGallery, ShownMask, class_bars, confusion_matrix, mask_rows, overlay_grid
+from ..pictures.masks import ROWS, reduced
+from .losses import CrossEntropy, DenseLoss
+from .mask_writer import SHOWN, MaskWriter, WriteEach
+from .scores import ForegroundIoU, MeanDice, MeanIoU, PixelAccuracy, class_iou, confusion_of
+from .sliding_window import enlarged_classes, slide
+
+
+@dataclass
+class MaskPredictions:
+    """Masks of class indices (H, W) of a batch at the files' size, and small images for a picture of the first."""
+
+    paths: list[str]
+    masks: list[Tensor]
+    shown: list[ShownMask]
+
+    def write(self, writer: MaskWriter) -> None:
+        for index, (path, mask) in enumerate(zip(self.paths, self.masks, strict=True)):
+            writer.add(path, mask, self.shown[index] if index < len(self.shown) else None)
+
+
+class SemanticSegmenter(Task):
+    """Gives every pixel a class, by any network with feature maps and any decoder, from random or published weights.
+
+    Two classes are background and foreground; a softmax over them is a sigmoid of the difference of their scores. The
+    loss on validation and test data is the plain cross entropy. Measured at the masks' own size are the mean over the
+    classes of intersection over union and of the Dice score, and the share of pixels that are right; pixels without a
+    class count nowhere, and a class that occurs nowhere is no part of a mean.
+
+    Args:
+        backbone: a registered name such as mit_b0, vit_small or segformer_b0 (whole, with its decoder), `timm:<name>`,
+            or a class or function called with `num_classes` and `in_channels`.
+        backbone_arguments: further arguments for a backbone given by name, e.g. {"drop_path": 0.2}.
+        decoder: a class or function called with `feature_info` and `num_classes`; None means SegFormer's.
+        mixer: the mixer to put into the backbone instead of its own.
+        pretrained: true for the default published weights, a tag, a file or a hub id.
+        loss: a class or function called with `weight` and `ignore_index`, e.g. quintet.vision.tasks.losses.Dice; None
+            means cross entropy.
+        class_weights: "balanced" weighs each class by the inverse of its number of training pixels, "square_root" by
+            the root of that.
+        overlap: share that neighbouring windows have in common, where the data says fit="window".
+        test_time_flip: predict the mirrored image too, and average both.
+        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the decoder.
+
+    Raises:
+        QuintetError: an unknown backbone, one without feature maps or that takes no mixer, weights that do not fit.
+    """
+
+    description_type: ClassVar[type] = MaskDescription
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "mit_b0",
+        backbone_arguments: dict[str, Any] | None = None,
+        decoder: Decoder | None = None,
+        mixer: Callable[[int], Mixer] | None = None,
+        pretrained: bool | str = False,
+        loss: DenseLoss | None = None,
+        class_weights: Literal["balanced", "square_root"] | None = None,
+        overlap: float = 0.25,
+        test_time_flip: bool = False,
+        **task: Any,
+    ) -> None:
+        super().__init__(**task)
+        for name, value in (("backbone", backbone), ("decoder", decoder), ("loss", loss)):
+            if isinstance(value, nn.Module):
+                raise QuintetError(
+                    f"model.{name} is a built {type(value).__name__}, but what it needs comes from the data; give its "
+                    "class, or a partial of it"
+                )
+        if not 0 <= overlap < 1:
+            raise QuintetError(f"model.overlap is {overlap}; it lies between 0 and 1")
+        self.backbone = backbone
+        self.backbone_arguments = dict(backbone_arguments or {})
+        self.decoder = decoder
+        self.mixer = mixer
+        self.pretrained = pretrained
+        self.loss_factory = CrossEntropy if loss is None else loss
+        self.class_weights = class_weights
+        self.overlap = overlap
+        self.test_time_flip = test_time_flip
+        self.gallery: MaskGallery | None = None
+
+    # Building
+
+    def make(self, description: MaskDescription) -> None:
+        classes = len(description.classes)
+        self.network = build_segmentation_network(
+            self.backbone, self.decoder, classes, description.channels, self._arguments
+        )
+        weights = None
+        if self.class_weights is not None:
+            counts = torch.tensor(description.class_counts, dtype=torch.float32)
+            weights = counts.sum() / (classes * counts.clamp(min=1))
+            weights = torch.where(counts > 0, weights.sqrt() if self.class_weights == "square_root" else weights, 0.0)
+        self.loss = self.loss_factory(weight=weights, ignore_index=IGNORED)
+        self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+        self.freeze_patterns = [
+            "network.backbone.*" if pattern in ("backbone", "backbone.*") else pattern
+            for pattern in self.freeze_patterns
+        ]
+
+    def initialise(self) -> None:
+        if self.pretrained:
+            report = load_segmentation_backbone(self.network, self.backbone, self.pretrained, self._arguments)
+            rank_zero_only(print)(report)
+
+    def layer_groups(self) -> list[list[str]]:
+        maps = self.network.backbone
+        groups = maps.layer_groups() if hasattr(maps, "layer_groups") else []
+        if not groups and self.layer_decay is not None:
+            name = name_of(self.backbone)
+            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
+        return [[f"network.backbone.{prefix}" for prefix in prefixes] for prefixes in groups]
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        return self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
+
+    # Steps
+
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes height width"]:
+        """Scores of every pixel of normalized images."""
+        return self.network(images)
+
+    def probabilities(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch classes height width"]:
+        """Class probabilities of every pixel, averaged with those of the mirrored images where that is asked for."""
+        found = self(images).float().softmax(1)
+        if self.test_time_flip:
+            found = (found + self(images.flip(-1)).float().softmax(1).flip(-1)) / 2
+        return found
+
+    def step(self, batch: MaskSample) -> StepResult:
+        if not self.training:
+            return self._measured(batch)[0]
+        scores = self(batch.image)
+        return StepResult(self.loss(scores, batch.mask.long()), scores.detach(), batch.mask)
+
+    def metrics(self) -> MetricCollection:
+        classes = len(self.description.classes)
+        metrics = {"mean_iou": MeanIoU(classes), "dice": MeanDice(classes), "pixel_accuracy": PixelAccuracy(classes)}
+        if classes == 2:
+            metrics["foreground_iou"] = ForegroundIoU(classes)
+        return MetricCollection(metrics)
+
+    def segmented(self, batch: MaskSample) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each image of a batch its mask of class indices at the file's size, and -log p of each pixel that counts.
+
+        The latter where masks are known, at the resolution at which the network works.
+        """
+        masks = batch.mask if batch.mask is not None else [None] * len(batch.path)
+        if self.description.fit == "window":
+            for image, mask in zip(batch.image, masks):
+                yield self._slid(image, mask)
+            return
+        probabilities = self.probabilities(batch.image)
+        for found, mask, size in zip(probabilities, masks, batch.size):
+            surprise = None
+            if mask is not None:
+                seen = F.interpolate(mask[None, None].float(), found.shape[-2:], mode="nearest-exact")[0, 0].long()
+                surprise = _surprise(found, seen)
+            yield enlarged_classes(found, tuple(size)), surprise
+
+    def _slid(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        window = tuple(self.description.image_size)
+        found, surprises = [], []
+        for top, band in slide(self.probabilities, image, window, self.overlap):
+            found.append(band.argmax(0).to(torch.uint8))
+            if mask is not None:
+                surprises.append(_surprise(band, mask[top : top + band.shape[1]].long()))
+        return torch.cat(found), torch.cat(surprises) if surprises else None
+
+    def _measured(self, batch: MaskSample) -> tuple[StepResult, list[Tensor]]:
+        """Loss, predictions and targets of the pixels that count, and the mask of each image."""
+        found, predictions, targets, surprises = [], [], [], []
+        for (predicted, surprise), true in zip(self.segmented(batch), batch.mask):
+            counted = true != IGNORED
+            found.append(predicted)
+            predictions.append(predicted[counted])
+            targets.append(true[counted])
+            surprises.append(surprise)
+        surprise = torch.cat(surprises)
+        loss = surprise.sum() / max(1, len(surprise))
+        return StepResult(loss, torch.cat(predictions).long(), torch.cat(targets).long()), found
+
+    # Pictures
+
+    def on_test_epoch_start(self) -> None:
+        self.gallery = MaskGallery(partial(denormalize, description=self.description))
+        self.confusion.reset()
+
+    def test_step(self, batch: MaskSample, batch_index: int) -> None:
+        result, found = self._measured(batch)
+        self.measure(result, "test")
+        self.confusion.update(result.predictions, result.targets)
+        classes = len(self.description.classes)
+        for image, predicted, true, path in zip(batch.image, found, batch.mask, batch.path):
+            counted = true != IGNORED
+            confusion = confusion_of(predicted[counted].long(), true[counted].long(), classes)
+            self.gallery.add(image, predicted, true, class_iou(confusion).nanmean().item(), Path(path).name)
+
+    def on_test_epoch_end(self) -> None:
+        # Every process takes part in the sum, though only one draws the picture.
+        self.confused = self.confusion.compute()
+
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        if self.gallery is None or not self.gallery.images:
+            return
+        known = self.description
+        rows = partial(mask_rows, classes=known.classes, palette=known.palette)
+        yield "predictions", rows(self.gallery.images[:ROWS], title="a sample of the test images")
+        yield "worst_median_best", rows(self.gallery.extremes(), title="the worst, the median and the best test images")
+        yield "confusion_matrix", confusion_matrix(self.confused, known.classes, what="test pixels")
+        counts = self.confused.cpu()
+        shares = counts.sum(1) / counts.sum().clamp(min=1)
+        yield "class_iou", class_bars(class_iou(counts), shares, known.classes, "the classes on the test images")
+
+    def batch_pictures(self, batch: MaskSample) -> Iterator[tuple[str, Figure]]:
+        known = self.description
+        images = denormalize(batch.image[:SHOWN], known)
+        items = [reduced(ShownMask(image, mask.cpu())) for image, mask in zip(images, batch.mask)]
+        yield (
+            "training_batch",
+            overlay_grid(items, known.classes, known.palette, "the first images as they are trained on"),
+        )
+
+    # Prediction
+
+    def predict_step(self, batch: MaskSample, batch_index: int) -> MaskPredictions:
+        masks = [mask.cpu() for mask, _ in self.segmented(batch)]
+        room = max(0, SHOWN - batch_index * len(masks))
+        shown = [
+            reduced(ShownMask(denormalize(image, self.description), mask, name=Path(path).name))
+            for image, mask, path in list(zip(batch.image, masks, batch.path))[:room]
+        ]
+        return MaskPredictions(batch.path, masks, shown)
+
+    @command
+    def predict(self, data: DataModule, trainer: L.Trainer, folder: Path) -> list[Path]:
+        """Writes masks, overlays and a table for the images `data` names into `folder`, one batch at a time."""
+        root = getattr(data, "root", None)
+        writer = MaskWriter(folder, self.description, root if root is None or root.is_dir() else root.parent)
+        callback = WriteEach(writer)
+        trainer.callbacks.append(callback)
+        try:
+            trainer.predict(self, datamodule=data, return_predictions=False)
+        finally:
+            trainer.callbacks.remove(callback)
+        return writer.close()
+
+    def write_predictions(self, results: list[MaskPredictions], folder: Path) -> list[Path]:
+        """Writes masks/, overlays/, predictions.csv (path, mask, share of each class) and predictions.png.
+
+        Raises QuintetError where one of them exists already.
+        """
+        writer = MaskWriter(folder, self.description)
+        for result in results:
+            result.write(writer)
+        return writer.close()
+
+
+def _surprise(probabilities: Float[Tensor, "classes height width"], mask: Tensor) -> Float[Tensor, " pixels"]:
+    """-log p of the true class of each pixel that counts."""
+    counted = mask != IGNORED
+    true = probabilities.gather(0, mask.where(counted, 0).unsqueeze(0))[0]
+    return -true[counted].clamp(min=1e-12).log()
