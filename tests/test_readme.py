@@ -34,6 +34,31 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """Small images with masks of two classes."""
+    random = np.random.default_rng(0)
+    for number in range(12):
+        mask = (random.integers(0, 2, (5, 6)) > 0).repeat(8, 0).repeat(8, 1).astype("uint8")
+        pixels = random.integers(0, 100, (40, 48, 3)) + 150 * mask[..., None]
+        for part, array in (("images", pixels.astype("uint8")), ("masks", mask)):
+            path = tmp_path / "scenes" / part / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    return tmp_path / "scenes"
+
+
+@pytest.fixture
+def sales(tmp_path: Path) -> Path:
+    """A year and a half of two daily series."""
+    days = np.arange(np.datetime64("2023-01-01"), np.datetime64("2024-07-01"))
+    week = np.sin(2 * np.pi * np.arange(len(days)) / 7)
+    rows = [f"{day},{20 + 5 * wave:.3f},{9 - wave:.3f}" for day, wave in zip(days, week)]
+    path = tmp_path / "sales.csv"
+    path.write_text("\n".join(["date,umbrellas,hats", *rows]) + "\n")
+    return path
+
+
 def test_the_two_commands_stand_as_promised() -> None:
     assert "pip install -e . && quintet fit experiment=vision/digits" in README
     assert "pip install -e '.[test]' && pytest" in README
@@ -44,7 +69,7 @@ def test_readme_fits_two_screens() -> None:
     assert (ROOT / "docs" / "digits.png").stat().st_size < 200_000
 
 
-@pytest.mark.usefixtures("photos")
+@pytest.mark.usefixtures("photos", "scenes", "sales")
 def test_every_command_runs(tmp_path: Path, photos: Path, monkeypatch, capsys) -> None:
     from quintet.cli import main
     from quintet.core import pretrained, run_folder
@@ -67,7 +92,7 @@ def test_every_command_runs(tmp_path: Path, photos: Path, monkeypatch, capsys) -
         ]
         if arguments[0] == "fit":
             arguments += few
-        if any("vision/folder" in argument or "vision/finetune" in argument for argument in arguments):
+        if any(argument.startswith("data.root=") for argument in arguments) and arguments[0] == "fit":
             arguments += small
         if arguments[0] == "predict":
             checkpoint = next(tmp_path.glob("runs/vision/folder/*/checkpoints/best.ckpt"))

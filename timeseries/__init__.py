@@ -1,1 +1,29 @@
-"""Time series: forecasting, classification, anomaly detection and imputation. Not built yet."""
+"""Time series forecasting: models, the data modules `Sunspots` and `SeriesData`, and the task `Forecaster`.
+
+Importing this package registers its models; data, tasks and pictures load when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from . import models
+
+_HOMES = {
+    "Forecaster": "tasks",
+    "Forecasts": "tasks",
+    "SeriesData": "data",
+    "SeriesDescription": "data",
+    "Sunspots": "data",
+}
+
+__all__ = ["models", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

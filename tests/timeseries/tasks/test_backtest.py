@@ -1,0 +1,58 @@
+"""Backtests: their table, their scores, and that nothing after a cutoff reaches its forecast."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from quintet.cli import main
+from quintet.core.errors import QuintetError
+
+CHECKPOINT = "ckpt_path=run/checkpoints/best.ckpt"
+
+
+def test_a_backtest_is_a_table_beside_the_baselines(run, capsys):
+    assert main(["backtest", CHECKPOINT, "data.path=all.csv", "cutoffs=4", "output=backtest.parquet"]) == 0
+    assert "seasonal naive" in capsys.readouterr().out
+    found = pd.read_parquet(run / "backtest.parquet")
+    assert len(found) == 4 * 6 * 2
+    truth = pd.read_csv(run / "all.csv", parse_dates=["date"]).set_index("date")
+    expected = [truth.loc[date, channel] for date, channel in zip(found["date"], found["channel"])]
+    assert np.allclose(found["truth"], expected, rtol=1e-6)
+    assert (found["date"] - found["cutoff"] == pd.to_timedelta(found["step"], "h")).all()
+    scores = pd.read_csv(run / "backtest_scores.csv")
+    assert list(scores["forecaster"].unique()) == ["forecast", "ridge", "seasonal_naive"]
+    errors = (found["truth"] - found["ridge"]).abs().groupby(found["channel"]).mean()
+    assert np.allclose(scores[scores["forecaster"] == "ridge"]["mae"], errors)
+    assert (run / "backtest_forecasts.png").is_file()
+    assert (run / "backtest_error_by_step.png").is_file()
+
+
+def test_nothing_after_a_cutoff_reaches_its_forecast(run, loaded, tmp_path):
+    task, trainer, read = loaded
+    frame = pd.read_csv(run / "all.csv")
+    first = 400 - 6 - 3 * 5
+    frame.loc[first:, ["a", "b"]] = np.random.default_rng(0).normal(size=(400 - first, 2)) * 1e6
+    frame.to_csv(run / "garbage.csv", index=False)
+    for name in ("all", "garbage"):
+        task.backtest(read(f"{name}.csv"), trainer, tmp_path, cutoffs=4, step=5, output=str(tmp_path / f"{name}.csv"))
+    clean, spoiled = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("all", "garbage"))
+    columns = ["forecast", "quantile_0.1", "quantile_0.9", "ridge", "seasonal_naive"]
+    at_first = clean["cutoff"] == clean["cutoff"].min()
+    assert clean[at_first][columns].equals(spoiled[at_first][columns])
+    # The garbage is seen by the later cutoffs, so the comparison can fail.
+    assert not clean[~at_first][columns].equals(spoiled[~at_first][columns])
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "complaint"),
+    [
+        ("train.csv", {"cutoffs": 20, "step": 6}, "20 cutoffs 6 apart with a horizon of 6 need 120; give cutoffs=10"),
+        ("all.csv", {"cutoffs": 0}, "cutoffs is 0; give at least 1"),
+        ("all.csv", {"output": "x.nc"}, "give a file that ends in .parquet, .csv"),
+    ],
+)
+def test_what_a_backtest_refuses(tmp_path, loaded, file, options, complaint):
+    task, trainer, read = loaded
+    with pytest.raises(QuintetError) as caught:
+        task.backtest(read(file), trainer, tmp_path, **options)
+    assert complaint in str(caught.value)

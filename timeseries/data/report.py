@@ -1,0 +1,107 @@
+"""What a person reads before training: series, spans, parts, channels and problems of a table in time."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from .examine import Examination
+from .splits import Rows
+from .stamps import shown
+from .windows import SeriesDescription
+
+SHOWN = 20  # channels and problems listed one by one
+
+
+def report(
+    found: Examination,
+    rows: Sequence[Rows] | None = None,
+    windows: Mapping[str, int] | None = None,
+    description: SeriesDescription | None = None,
+) -> Table:
+    """The findings of an examination as tables in one column; without parts where faults stand in the way."""
+    page = Table.grid()
+    for section in (
+        Text(found.where, style="bold"),
+        _facts(found, description),
+        _parts(found, rows, windows) if rows else None,
+        _channels(found),
+        _problems(found, _unused(found, rows, description) if rows else []),
+    ):
+        if section is not None:
+            page.add_row(section)
+            page.add_row()
+    return page
+
+
+def _facts(found: Examination, description: SeriesDescription | None) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("rows", f"{found.rows:,}")
+    if found.series:
+        lengths = [len(series.values) for series in found.series]
+        many = f"{len(lengths):,}, named in '{found.id}', of {min(lengths):,} to {max(lengths):,} steps"
+        table.add_row("series", many if found.id else "1")
+        first, last = (pick(series.stamps[at] for series in found.series) for pick, at in ((min, 0), (max, -1)))
+        table.add_row(found.time, f"{shown(first)} to {shown(last)}")
+    table.add_row("step", found.frequency or "row")
+    if description:
+        table.add_row("season", f"{description.period} steps" if description.period > 1 else "none")
+        table.add_row("model", f"sees {description.context} steps, forecasts {description.horizon}")
+    return table
+
+
+def _parts(found: Examination, rows: Sequence[Rows], windows: Mapping[str, int]) -> Table:
+    table = Table("part", box=None, pad_edge=False, header_style="bold")
+    for column in ("rows", "windows"):
+        table.add_column(column, justify="right")
+    table.add_column("from")
+    table.add_column("to")
+    for part, count in windows.items():
+        spans = [
+            (series, one[part]) for series, one in zip(found.series, rows, strict=True) if one[part][1] > one[part][0]
+        ]
+        total = sum(end - begin for _, (begin, end) in spans)
+        first = shown(min(series.stamps[begin] for series, (begin, _) in spans)) if spans else "-"
+        last = shown(max(series.stamps[end - 1] for series, (_, end) in spans)) if spans else "-"
+        table.add_row(part, f"{total:,}", f"{count:,}", first, last)
+    return table
+
+
+def _channels(found: Examination) -> Table | None:
+    if not found.series:
+        return None
+    table = Table("channel", box=None, pad_edge=False, header_style="bold")
+    for column in ("observed", "mean", "least", "most"):
+        table.add_column(column, justify="right")
+    values = np.concatenate([series.values for series in found.series])
+    for name, unit, column in list(zip(found.channels, found.units, values.T, strict=True))[:SHOWN]:
+        observed = column[~np.isnan(column)]
+        numbers = [f"{pick(observed):,.4g}" for pick in (np.mean, np.min, np.max)] if len(observed) else ["-"] * 3
+        table.add_row(Text(f"{name} [{unit}]" if unit else name), f"{len(observed) / len(column):.1%}", *numbers)
+    if len(found.channels) > SHOWN:
+        table.add_row(f"and {len(found.channels) - SHOWN} more")
+    return table
+
+
+def _unused(found: Examination, rows: Sequence[Rows], description: SeriesDescription) -> list[str]:
+    """Rows that are in no part, and series that are in no training window."""
+    remarks = []
+    if unused := sum(len(series.values) - one["test"][1] for series, one in zip(found.series, rows, strict=True)):
+        remarks.append(f"{unused:,} rows after those of the test are in no part")
+    if short := sum(one["train"][1] < description.context + description.horizon for one in rows):
+        remarks.append(f"{short:,} of {len(rows):,} series are too short for a window of training")
+    return remarks
+
+
+def _problems(found: Examination, more: Sequence[str]) -> Table | None:
+    table, remarks = Table.grid(padding=(0, 1)), [*found.remarks, *more]
+    for fault in found.faults[:SHOWN]:
+        table.add_row(Text("fault", style="bold red"), Text(f"{fault.where} {fault.what}; {fault.remedy}"))
+    if len(found.faults) > SHOWN:
+        table.add_row(Text("fault", style="bold red"), f"and {len(found.faults) - SHOWN} more")
+    for remark in remarks[:SHOWN]:
+        table.add_row(Text("note", style="bold yellow"), Text(remark))
+    if len(remarks) > SHOWN:
+        table.add_row(Text("note", style="bold yellow"), f"and {len(remarks) - SHOWN} more")
+    return table if table.row_count else None

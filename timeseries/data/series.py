@@ -1,0 +1,348 @@
+"""Series of one's own: tables of numbers in time, looked through before training, split by time, cut into windows."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from ...core.data import DataModule, Fault
+from ...core.errors import QuintetError
+from .examine import Duplicates, Examination, Reading, Series, examine
+from .files import Source, format_of, read
+from .report import report
+from .splits import Rows, Split, check_split, rows_of
+from .stamps import calendar_of, extended, find_time, same_step, season_of, shown
+from .windows import SeriesDescription, WindowDataset, as_batch
+
+
+class SeriesData(DataModule):
+    """Series from the user's own file: CSV (also .gz), parquet, NetCDF or Zarr.
+
+    A wide table has a column of stamps and one or more columns of numbers, its channels; a long one also a column that
+    names the series of each row. Rows are put on the regular grid of their frequency; absent stamps and empty cells are
+    masked (NaN) in everything that follows, never filled. Validation and test are the last rows of each series; the
+    scaler sees training rows alone.
+
+    Args:
+        path: the file.
+        context: steps the model sees.
+        horizon: steps it forecasts.
+        time: column of the stamps, or those that make one up (year, month, ...); None finds it, or numbers the rows.
+        id: column of the series' names; None finds one called unique_id or the like, else there is one series.
+        target: columns to forecast; None takes all that hold numbers.
+        split: "ett-hour", or where validation and test begin: shares of the rows or dates.
+        scale: "standard" subtracts the mean and divides by the standard deviation of each channel; "none" does not.
+        period: steps in a season; None takes that of the frequency (24 of hours, 7 of days, 12 of months).
+        calendar: calendar features for models that read them: minute, hour, weekday, day, yearday, month.
+        frequency: pandas alias of the step, e.g. 15min; None finds it.
+        time_format: of the stamps, as `datetime.strptime` takes it; "unix" for seconds since 1970.
+        time_zone: to which stamps with an offset are brought, and in which those without are.
+        sort: sort rows that go back in time instead of refusing them.
+        duplicates: which of several rows with one stamp is taken: first, last, mean; "raise" refuses them.
+        batch_size: windows in a batch.
+        num_workers: processes that cut windows; everything lies in memory, so 0 is fastest.
+        seed: of the order.
+
+    Raises:
+        QuintetError: from `setup`, where the file cannot be read the way it is meant, or is too short.
+    """
+
+    files: ClassVar[str | None] = "path"
+
+    def __init__(
+        self,
+        path: str | Path,
+        context: int = 96,
+        horizon: int = 24,
+        time: str | list[str] | None = None,
+        id: str | None = None,
+        target: list[str] | None = None,
+        split: Split | None = None,
+        scale: Literal["standard", "none"] = "standard",
+        period: int | None = None,
+        calendar: list[str] | None = None,
+        frequency: str | None = None,
+        time_format: str | None = None,
+        time_zone: str | None = None,
+        sort: bool = False,
+        duplicates: Duplicates = "raise",
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        for name, value in (("context", context), ("horizon", horizon), ("period", 1 if period is None else period)):
+            if value < 1:
+                raise QuintetError(f"data.{name} is {value}; give at least 1")
+        self.path = Path(path).expanduser()
+        self._sizes = context, horizon
+        self.split: Split = {"val": 0.2, "test": 0.2} if split is None else split
+        check_split(self.split)
+        self.scale, self.period, self._calendar = scale, period, list(calendar or [])
+        self.reading = Reading(time, id, target, frequency, time_format, time_zone, sort, duplicates)
+
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        if format_of(path) is None:
+            return False
+        try:
+            source = read(path)
+            if not (source.time or find_time(source.frame, None)):
+                return False
+            # A list of photographs may have a date too, but most of its columns are text.
+            return 2 * len(examine(source, Reading()).channels) >= source.frame.shape[1] - 1
+        except QuintetError:
+            return False
+
+    def adopt(self, description: SeriesDescription) -> None:
+        super().adopt(description)
+        for name in ("examination", "rows", "_measured"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def context(self) -> int:
+        return self._described.context if self._described else self._sizes[0]
+
+    @property
+    def horizon(self) -> int:
+        return self._described.horizon if self._described else self._sizes[1]
+
+    def source(self) -> Source:
+        """The user's table, as it lies in the file."""
+        time = self.reading.time if isinstance(self.reading.time, str) else None
+        return read(self.path, time, self.reading.id)
+
+    @cached_property
+    def examination(self) -> Examination:
+        """The user's table, looked through once; faults are listed, not raised."""
+        known = self._described
+        found = examine(self.source(), self.reading, known.channels if known else None)
+        if known and not found.faults and not same_step(found.series[0].stamps, found.frequency, known.frequency):
+            what = f"has steps of {found.frequency or 'rows'}, the model was trained on {known.frequency or 'rows'}"
+            found.faults.append(Fault(found.where, what, "resample it, or give data.frequency"))
+        return found
+
+    def faults(self) -> list[Fault]:
+        found = self.examination
+        if found.faults or self._described:
+            return found.faults
+        short = (self._short(part) for part in ("train", "val", "test") if not len(self._places(part)[0]))
+        return [*self._unscalable(), *filter(None, short)]
+
+    def usable(self) -> Examination:
+        """The examination, once nothing stands in the way. Raises QuintetError for the first fault."""
+        found = self.examination
+        if found.faults:
+            raise self._refusal(found.faults)
+        return found
+
+    def _refusal(self, faults: Sequence[Fault]) -> QuintetError:
+        first, more = faults[0], len(faults) - 1
+        rest = f" ({more} more: quintet inspect {self.path})" if more else ""
+        return QuintetError(f"{first.where} {first.what}; {first.remedy}{rest}")
+
+    def prepare(self, stages: tuple[str, ...]) -> None:
+        for stage in stages:
+            if stage == "predict":
+                self.datasets[stage] = self._future()
+                continue
+            dataset = self._part(stage)
+            if len(dataset):
+                self.datasets[stage] = dataset
+            elif fault := self._short(stage):
+                raise self._refusal([fault])
+
+    def description(self) -> SeriesDescription:
+        return self._described or self._measured
+
+    def table(self) -> Table:
+        found = self.examination
+        if self.faults():
+            return report(found)
+        windows = {part: len(self._places(part)[0]) for part in ("train", "val", "test")}
+        return report(found, self.rows, windows, self.description())
+
+    def collate(self) -> Callable:
+        return as_batch
+
+    # What the task and its tables ask for
+
+    def units(self) -> list[str]:
+        """Units of the channels: of this file, or else of the one the model was trained on."""
+        return [own or known for own, known in zip(self.usable().units, self.description().units, strict=True)]
+
+    @cached_property
+    def rows(self) -> list[Rows]:
+        """Rows of each part, series by series."""
+        return [rows_of(series, self.split) for series in self.usable().series]
+
+    def stamps(self, series: int, steps: int = 0) -> Any:
+        """The stamps of a series, and `steps` after its last."""
+        return extended(self.usable().series[series].stamps, self.description().frequency, steps)
+
+    def windows(
+        self,
+        series: Sequence[int] | np.ndarray,
+        positions: Sequence[int] | np.ndarray,
+        trained: Sequence[int],
+        horizon: int,
+    ) -> WindowDataset:
+        """Windows whose first target rows are given; rows after the last are unknown (NaN).
+
+        Args:
+            series: number of the series of each window.
+            positions: first target row of each.
+            trained: rows of each series that count as known when errors are scaled.
+            horizon: target rows.
+        """
+        return self._windowed(np.asarray(series), np.asarray(positions), list(trained), horizon, beyond=horizon)
+
+    # Building
+
+    @cached_property
+    def _measured(self) -> SeriesDescription:
+        found = self.usable()
+        if faults := self._unscalable():
+            raise self._refusal(faults)
+        train = self._training_rows()
+        standard = self.scale == "standard"
+        frequency = found.frequency
+        return SeriesDescription(
+            channels=found.channels,
+            units=found.units,
+            mean=np.nanmean(train, axis=0).tolist() if standard else [0.0] * len(found.channels),
+            std=np.nanstd(train, axis=0).tolist() if standard else [1.0] * len(found.channels),
+            context=self.context,
+            horizon=self.horizon,
+            frequency=frequency,
+            period=self.period or season_of(frequency),
+            calendar=self._calendar,
+            time=found.time,
+            series=found.id,
+            seen_until={
+                series.name: shown(series.stamps[rows["val"][1] - 1])
+                for series, rows in zip(found.series, self.rows, strict=True)
+            },
+        )
+
+    def _training_rows(self) -> np.ndarray:
+        found = self.usable()
+        return np.concatenate(
+            [series.values[slice(*rows["train"])] for series, rows in zip(found.series, self.rows, strict=True)]
+        )
+
+    def _unscalable(self) -> list[Fault]:
+        """Channels that training rows say nothing of."""
+        faults, found = [], self.usable()
+        for name, column in zip(found.channels, self._training_rows().T, strict=True):
+            observed, where = column[~np.isnan(column)], f"{found.where} column '{name}'"
+            remedy = "leave it out: name the others with data.target"
+            if not len(observed):
+                faults.append(Fault(where, "has no number in the training rows", remedy))
+            elif np.ptp(observed) <= 1e-12 * max(1.0, abs(observed[0])):
+                faults.append(Fault(where, f"is constant ({observed[0]:g}) over the training rows", remedy))
+        return faults
+
+    def _part(self, part: str) -> WindowDataset:
+        series, positions = self._places(part)
+        return self._windowed(series, positions, [rows["train"][1] for rows in self.rows], self.horizon)
+
+    def _places(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Series and first target rows of all windows whose targets lie within a part.
+
+        The context of validation and test reaches back before the part.
+        """
+        context, horizon = self.context, self.horizon
+        chosen, positions = [], []
+        for number, (series, rows) in enumerate(zip(self.usable().series, self.rows, strict=True)):
+            first, end = rows[part]
+            found = np.arange(max(first, context), end - horizon + 1)
+            if np.isnan(series.values).any():
+                # A window without anything to see or to learn from is no window.
+                seen = np.concatenate([[0], np.cumsum(~np.isnan(series.values).all(1))])
+                found = found[(seen[found] > seen[found - context]) & (seen[found + horizon] > seen[found])]
+            chosen.append(np.full(len(found), number))
+            positions.append(found)
+        return np.concatenate(chosen), np.concatenate(positions)
+
+    def _future(self) -> WindowDataset:
+        """One window a series, whose targets are the steps after its last row."""
+        if self._described is None:
+            raise QuintetError(
+                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
+            )
+        series = self.usable().series
+        for one in series:
+            self.refuse_blind(one, len(one.values))
+        last = [len(one.values) for one in series]
+        return self.windows(range(len(series)), last, last, self.horizon)
+
+    def refuse_blind(self, series: Series, position: int) -> None:
+        """Raises QuintetError where what a model would see before a row is too short, or empty in some channel."""
+        label = f"series '{series.name}'" if series.name else str(self.usable().where)
+        if position < self.context:
+            raise QuintetError(
+                f"{label} has {position} rows; the model sees {self.context} of them before it forecasts"
+            )
+        empty = np.isnan(series.values[position - self.context : position]).all(0)
+        if empty.any():
+            name = self.usable().channels[int(empty.argmax())]
+            until = shown(series.stamps[position - 1])
+            raise QuintetError(
+                f"{label}: '{name}' has no number in the {self.context} rows up to {until}, which the model would see; "
+                "end the file where it was last observed"
+            )
+
+    def _windowed(
+        self, series: np.ndarray, positions: np.ndarray, trained: list[int], horizon: int, beyond: int = 0
+    ) -> WindowDataset:
+        """Windows over all series, each with `beyond` unknown rows after its last."""
+        known, found = self.description(), self.usable()
+        mean, std, scale_errors = np.array(known.mean), np.array(known.std), []
+        blocks, calendars, offsets, offset = [], [], [], 0
+        for number, one in enumerate(found.series):
+            scaled = (one.values - mean) / std
+            scale_errors.append(seasonal_error(scaled[: trained[number]], known.period))
+            blocks += [scaled.astype(np.float32), np.full((beyond, scaled.shape[1]), np.nan, dtype=np.float32)]
+            calendars.append(calendar_of(self.stamps(number, beyond), known.calendar))
+            offsets.append(offset)
+            offset += len(scaled) + beyond
+        return WindowDataset(
+            torch.from_numpy(np.concatenate(blocks)),
+            torch.from_numpy(np.concatenate(calendars)),
+            torch.tensor(offsets),
+            torch.from_numpy(np.stack(scale_errors)),
+            torch.from_numpy(np.asarray(series, dtype=np.int64)),
+            torch.from_numpy(np.asarray(positions, dtype=np.int64)),
+            known.context,
+            horizon,
+        )
+
+    def _short(self, part: str) -> Fault | None:
+        """What to say of a part without a window; None of a test that nobody asked for."""
+        if part == "test" and self.split != "ett-hour" and not self.split.get("test", 0):
+            return None
+        number = max(range(len(self.rows)), key=lambda number: self.rows[number]["test"][1])
+        series, rows = self.usable().series[number], self.rows[number][part]
+        label = f"series '{series.name}'" if series.name else self.usable().where
+        needed = self.horizon + (self.context if part == "train" else 0)
+        return Fault(
+            label,
+            f"has {rows[1] - rows[0]} {part} rows of {len(series.values)}, and one window takes {needed} (context "
+            f"{self.context}, horizon {self.horizon})",
+            "give a shorter data.context or data.horizon, or change data.split",
+        )
+
+
+def seasonal_error(values: np.ndarray, period: int) -> np.ndarray:
+    """Mean absolute difference of rows one season apart, by channel; NaN where there are no two such rows."""
+    if len(values) <= period:
+        return np.full(values.shape[1], np.nan, dtype=np.float32)
+    differences = np.abs(values[period:] - values[:-period])
+    counts = (~np.isnan(differences)).sum(0)
+    return (np.nansum(differences, axis=0) / np.where(counts, counts, np.nan)).astype(np.float32)

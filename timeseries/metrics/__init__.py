@@ -1,0 +1,24 @@
+"""Metrics of forecasts, masked where nothing was observed; all take (predictions, targets) of the same windows."""
+
+from .points import (
+    AbsoluteError,
+    ErrorByStep,
+    ForecastMetric,
+    RootSquaredError,
+    ScaledError,
+    SquaredError,
+    SymmetricPercentageError,
+)
+from .quantiles import Coverage, PinballLoss
+
+__all__ = [
+    "AbsoluteError",
+    "Coverage",
+    "ErrorByStep",
+    "ForecastMetric",
+    "PinballLoss",
+    "RootSquaredError",
+    "ScaledError",
+    "SquaredError",
+    "SymmetricPercentageError",
+]
