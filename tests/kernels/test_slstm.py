@@ -203,3 +203,20 @@ def test_agrees_with_xlstm():
     assert relative_error(y, states[0, 1:].transpose(0, 1).unflatten(-1, (2, 5))) < 1e-12
     for found, expected in zip((state.hidden, state.cell, state.normalizer, state.stabilizer), final):
         assert relative_error(found, expected.unflatten(-1, (2, 5))) < 1e-12
+
+
+@pytest.mark.peers
+def test_agrees_with_flashrnn():
+    """The plain PyTorch recurrence of FlashRNN, time first, its states side by side: (h, c, n, m)."""
+    vanilla = pytest.importorskip("flashrnn.flashrnn.vanilla", reason="needs flashrnn, of the [peers] extra")
+    x, weight, bias = inputs(3, 21, 2, 5)
+    _, final = vanilla.flashrnn_forward(
+        x.transpose(0, 1),
+        torch.zeros(1, 3, 4, 2, 5, dtype=torch.float64),
+        weight,
+        bias,
+        vanilla.flashrnn_pointwise_function_registry["slstm"],
+    )
+    _, state = slstm(x, weight, bias)
+    for found, expected in zip((state.hidden, state.cell, state.normalizer, state.stabilizer), final[0].unbind(1)):
+        assert relative_error(found, expected) < 1e-12
