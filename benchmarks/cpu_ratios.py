@@ -89,7 +89,8 @@ COMPARISONS = [
     Comparison(
         "slstm", SLSTM, "tirex-ts' torch cell as shipped", tirex_as_shipped, 4, tolerance=1.6e-2, forward_only=True
     ),
-    Comparison("fft_conv", "1x2048 dim 64", "direct convolution", forward=15, forward_only=True),
+    Comparison("fft_conv", "1x2048 dim 64", "direct convolution", forward=15),
+    Comparison("fft_conv", "4x2048 dim 64", "direct convolution", forward=15),
     Comparison("segment_attention", "48 graphs", "one masked SDPA", masked_segment_attention, forward=5),
 ]
 

@@ -170,7 +170,7 @@ SPEC = OpSpec(
     large_cases={"long": lambda random: _inputs(random, 2, 157, 5, 157)},
     benchmarks={
         "1x2048 dim 64": lambda random: _inputs(random, 1, 2048, 64, 2048),
-        "4x1024 dim 64": lambda random: _inputs(random, 4, 1024, 64, 1024),
+        "4x2048 dim 64": lambda random: _inputs(random, 4, 2048, 64, 2048),
     },
     differentiable=("x", "kernel", "D"),
     floor=_floor,

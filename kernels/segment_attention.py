@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -169,6 +170,15 @@ class _Padded(NamedTuple):
     addend: Tensor | None
     hidden: Tensor | None  # padding among the keys
 
+    def attend(self) -> Tensor:
+        """All rows to all keys by torch's fused attention, which keeps no scores."""
+        addend = self.addend
+        if self.hidden is not None:
+            addend = self.query.new_zeros(self.hidden.shape) if addend is None else addend
+            addend = addend.masked_fill(self.hidden, -torch.inf)
+            addend = addend.expand(-1, -1, self.query.shape[2], -1)
+        return F.scaled_dot_product_attention(self.query, self.key, self.value, attn_mask=addend, scale=1.0)
+
     def weights(self, rows: slice, keys: slice, causal: bool) -> Tensor:
         scores = self.query[:, :, rows] @ self.key[:, :, keys].mT
         if self.addend is not None:
@@ -242,6 +252,9 @@ def _dense(
     y = query.new_empty(len(plan.token), *query.shape[1:])
     for padded in _pad(plan, query, key, value, edge_bias, causal, scale):
         of_bucket = _of_bucket(y, padded.bucket)
+        if not causal:
+            of_bucket.copy_(padded.attend())
+            continue
         for rows, keys in padded.blocks(causal):
             of_bucket[:, :, rows] = padded.weights(rows, keys, causal) @ padded.value[:, :, keys]
     return y.index_select(0, plan.row)
