@@ -4,6 +4,7 @@ Tokens keep the shape of their grid, channels last: a sequence is (batch, time, 
 dim), a volume (batch, depth, height, width, dim), padded graph nodes (batch, nodes, dim) with a mask.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -94,12 +95,21 @@ def unflatten_grid(
     return x.unflatten(1, tuple(grid))
 
 
-def pack_tokens(
-    x: Float[Tensor, "batch tokens dim"], mask: Bool[Tensor, "batch tokens"]
-) -> tuple[Float[Tensor, "batch tokens dim"], Tensor]:
-    """The real tokens of each sample in order, the masked after them, and the index that puts them back (`gather`)."""
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-    return x.gather(1, order.unsqueeze(-1).expand_as(x)), order.argsort(dim=1).unsqueeze(-1).expand_as(x)
+def mix_real_tokens(
+    recur: Callable[[Tensor], Tensor], x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None
+) -> Float[Tensor, "batch *grid dim"]:
+    """`recur` over the tokens in raster order as if the masked ones were not there; zero at those.
+
+    `recur` is causal and maps sequences (batch, tokens, dim) to such: it is given the real tokens of each sample in
+    order and the masked after them, where they change nothing.
+    """
+    tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
+    if flat_mask is None:
+        return unflatten_grid(recur(tokens), x.shape[1:-1])
+    order = (~flat_mask).to(torch.uint8).argsort(dim=1, stable=True)
+    packed = tokens.gather(1, order.unsqueeze(-1).expand_as(tokens))
+    y = recur(packed).gather(1, order.argsort(dim=1).unsqueeze(-1).expand_as(tokens))
+    return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
 
 
 def resolve_num_heads(dim: int, num_heads: int | None) -> int:

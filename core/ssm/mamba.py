@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...kernels.selective_scan import selective_scan
 from ..convolution.short import ShortConvolution
-from ..mixer import Mixer, flatten_grid, mask_tokens, pack_tokens, unflatten_grid
+from ..mixer import Mixer, mix_real_tokens
 from ..registry import register_mixer
 
 
@@ -85,13 +85,7 @@ class Mamba(Mixer):
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
     ) -> Float[Tensor, "batch *grid dim"]:
         self.check_tokens(x, mask)
-        tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
-        if flat_mask is None:
-            y, _ = self._recur(tokens, None)
-        else:
-            tokens, places = pack_tokens(tokens, flat_mask)
-            y = self._recur(tokens, None)[0].gather(1, places)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+        return mix_real_tokens(lambda tokens: self._recur(tokens, None)[0], x, mask)
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: MambaState | None = None

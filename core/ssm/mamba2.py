@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...kernels.decay_linear_attention import decay_linear_attention
 from ..convolution.short import ShortConvolution
-from ..mixer import Mixer, flatten_grid, mask_tokens, pack_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import Mixer, mix_real_tokens, resolve_num_heads
 from ..norm.rms_norm import RMSNorm
 from ..registry import register_mixer
 from .mamba import MambaState, softplus_inverse_of_time_steps
@@ -73,13 +73,7 @@ class Mamba2(Mixer):
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
     ) -> Float[Tensor, "batch *grid dim"]:
         self.check_tokens(x, mask)
-        tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
-        if flat_mask is None:
-            y, _ = self._recur(tokens, None)
-        else:
-            tokens, places = pack_tokens(tokens, flat_mask)
-            y = self._recur(tokens, None)[0].gather(1, places)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+        return mix_real_tokens(lambda tokens: self._recur(tokens, None)[0], x, mask)
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: MambaState | None = None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quintet.core.errors import QuintetError
-from quintet.core.mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from quintet.core.mixer import Mixer, flatten_grid, mask_tokens, mix_real_tokens, resolve_num_heads, unflatten_grid
 
 
 class Identity(Mixer):
@@ -66,3 +66,13 @@ def test_wrong_tokens_are_named(x, mask, words):
 def test_without_a_state_streaming_is_refused():
     with pytest.raises(QuintetError, match="this Identity carries no state"):
         Identity(8).step(torch.zeros(1, 8))
+
+
+def test_real_tokens_are_mixed_as_if_the_masked_were_not_there():
+    x, mask = torch.randn(3, 4, 5, 2), torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)) < 0.6
+    mask[2] = False
+    y = mix_real_tokens(lambda tokens: tokens.cumsum(1), x.masked_fill(~mask.unsqueeze(-1), torch.nan), mask)
+    for sample, real, found in zip(x, mask, y):
+        assert torch.allclose(found[real], sample[real].cumsum(0), atol=1e-6)
+        assert (found[~real] == 0).all()
+    assert torch.equal(mix_real_tokens(lambda tokens: tokens.cumsum(1), x, None), x.flatten(1, 2).cumsum(1).view_as(x))
