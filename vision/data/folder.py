@@ -7,25 +7,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
 from torch.utils.data import Dataset
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError, nearest
 from .images import (
-    NORMALIZATIONS,
     UNLABELLED,
     ImageDescription,
     ImageFiles,
     OnImage,
     channel_statistics,
+    height_and_width,
+    published_statistics,
 )
 from .mask_sources import holds_masks
 from .report import report
-from .scan import ImageFacts, bit_depth_of, refusal, relative, scan, too_bright, twins
-from .sources import Entry, Listing, find_labelled, find_unlabelled, holds_labelled_images, natural
-from .splits import check_fractions, split_entries
+from .scan import ImageFacts, bit_depth_of, refuse_unusable, relative, scan, too_bright, twins, usable
+from .sources import Entry, find_labelled, find_unlabelled, holds_labelled_images, natural
+from .splits import check_fractions, remedy_without, split_entries
 from .transforms import Fit, Recipe, augmentation, evaluation
 
 MEASURED = 1000  # training images from which mean and standard deviation are taken
@@ -97,9 +97,7 @@ class ImageFolder(DataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.root = Path(root).expanduser()
-        self.image_size = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise QuintetError(f"data.image_size is {image_size}; give one positive number, or height and width")
+        self.image_size = height_and_width(image_size)
         check_fractions(val_fraction, test_fraction)
         self.channels = channels
         self.augmentation = augmentation
@@ -126,7 +124,8 @@ class ImageFolder(DataModule):
             if entries:
                 self.datasets[stage] = self._dataset_of(entries, stage)
             elif stage != "test":
-                raise QuintetError(f"{self.root} leaves no {stage} images; {self._why_none(stage)}")
+                remedy = remedy_without(stage, self.fractions, "images a class")
+                raise QuintetError(f"{self.root} leaves no {stage} images; {remedy}")
 
     def description(self) -> ImageDescription:
         return self._described or self._measured
@@ -168,10 +167,8 @@ class ImageFolder(DataModule):
     def _usable(self) -> Examination:
         """The examination, once nothing stands in the way of training."""
         found = self.examination
-        if found.faults and self.on_error == "raise":
-            raise refusal(found.faults, f"faults in all: quintet inspect {self.root}")
-        if self._described is None and len(found.classes) < 2:
-            raise refusal([fault for fault in found.faults if fault.where == str(self.root)])
+        skip, known = self.on_error == "skip", self._described is not None
+        refuse_unusable(found.faults, found.classes, self.root, skip, known)
         return found
 
     def _unknown_labels(self, entries: list[Entry], classes: list[str], part: str) -> list[Fault]:
@@ -188,11 +185,6 @@ class ImageFolder(DataModule):
             )
             for label, found in examples.items()
         ]
-
-    def _why_none(self, stage: str) -> str:
-        if stage == "val" and self.fractions["val"] == 0:
-            return "give data.val_fraction above 0, or a val folder"
-        return f"add more images a class, or a {stage} folder"
 
     @cached_property
     def _measured(self) -> ImageDescription:
@@ -212,9 +204,7 @@ class ImageFolder(DataModule):
         if self.normalization == "data":
             description.mean, description.std = self._statistics(description, found.parts["train"])
         else:
-            mean, std = NORMALIZATIONS[self.normalization]
-            pick = (lambda values: list(values)) if self.channels == 3 else (lambda values: [sum(values) / 3])
-            description.mean, description.std = pick(mean), pick(std)
+            description.mean, description.std = published_statistics(self.normalization, self.channels)
         return description
 
     def _statistics(self, description: ImageDescription, entries: list[Entry]) -> tuple[list[float], list[float]]:
@@ -238,15 +228,9 @@ class ImageFolder(DataModule):
             raise QuintetError(
                 "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
             )
-        listing: Listing = find_unlabelled(self.root)
-        facts, faults = scan([entry.path for entry in listing.entries], self.root)
-        faults = [*listing.faults, *faults, *too_bright(facts, self._described.bit_depth, self.root)]
-        if faults and (self.on_error == "raise" or not facts):
-            raise refusal(faults, "faults in all")
-        for fault in faults:
-            rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
-        known = self._described
-        paths = [entry.path for entry in listing.entries if entry.path in facts]
+        known, listing = self._described, find_unlabelled(self.root)
+        found = [entry.path for entry in listing.entries]
+        paths = usable(found, listing.faults, self.root, known.bit_depth, skip=self.on_error == "skip")
         return ImageFiles(
             paths, [UNLABELLED] * len(paths), known, evaluation(known.image_size, known.mean, known.std, known.fit)
         )

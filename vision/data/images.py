@@ -26,6 +26,20 @@ NORMALIZATIONS = {
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grayscale of more than 8 bits
 
 
+def height_and_width(image_size: int | Sequence[int]) -> list[int]:
+    """The option data.image_size, one number or two, as two. Raises QuintetError for others."""
+    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise QuintetError(f"data.image_size is {image_size}; give one positive number, or height and width")
+    return sides
+
+
+def published_statistics(normalization: str, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel that published weights were trained with."""
+    mean, std = NORMALIZATIONS[normalization]
+    return ([*mean], [*std]) if channels == 3 else ([sum(mean) / 3], [sum(std) / 3])
+
+
 @dataclass
 class ImageDescription:
     """What a classifier must know of its images.

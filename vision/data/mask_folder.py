@@ -6,20 +6,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
 from torch.utils.data import Dataset
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError
-from .images import NORMALIZATIONS, channel_statistics
+from .images import channel_statistics, height_and_width, published_statistics
 from .mask_classes import examine
 from .mask_report import MaskExamination, report
 from .mask_sources import MaskEntry, find_masks, holds_masks
 from .masks import MaskDescription, MaskFiles, MaskSample, collate_masks
-from .scan import bit_depth_of, refusal, scan, too_bright
+from .scan import bit_depth_of, refuse_unusable, usable
 from .sources import find_unlabelled
-from .splits import check_fractions
+from .splits import check_fractions, remedy_without
 from .transforms import PairedTransform, Recipe, paired_augmentation, paired_evaluation
 
 MEASURED = 500  # training images from which mean and standard deviation are taken
@@ -92,9 +91,7 @@ class MaskFolder(DataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.root = Path(root).expanduser()
-        self.image_size = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
-            raise QuintetError(f"data.image_size is {image_size}; give one positive number, or height and width")
+        self.image_size = height_and_width(image_size)
         check_fractions(val_fraction, test_fraction)
         if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
             raise QuintetError(f"data.classes is {classes}; give two or more different names")
@@ -131,7 +128,8 @@ class MaskFolder(DataModule):
             if entries:
                 self.datasets[stage] = self._dataset_of(entries, stage)
             elif stage != "test":
-                raise QuintetError(f"{self.root} leaves no {stage} images; {self._why_none(stage)}")
+                remedy = remedy_without(stage, self.fractions, "images")
+                raise QuintetError(f"{self.root} leaves no {stage} images; {remedy}")
 
     def description(self) -> MaskDescription:
         return self._described or self._measured
@@ -160,16 +158,9 @@ class MaskFolder(DataModule):
     def _usable(self) -> MaskExamination:
         """The examination, once nothing stands in the way of training."""
         found = self.examination
-        if found.faults and self.on_error == "raise":
-            raise refusal(found.faults, f"faults in all: quintet inspect {self.root}")
-        if self._described is None and len(found.classes) < 2:
-            raise refusal([fault for fault in found.faults if fault.where == str(self.root)])
+        skip, known = self.on_error == "skip", self._described is not None
+        refuse_unusable(found.faults, found.classes, self.root, skip, known)
         return found
-
-    def _why_none(self, stage: str) -> str:
-        if stage == "val" and self.fractions["val"] == 0:
-            return "give data.val_fraction above 0, or a val folder"
-        return f"add more images, or a {stage} folder"
 
     @cached_property
     def _measured(self) -> MaskDescription:
@@ -196,9 +187,7 @@ class MaskFolder(DataModule):
             images = MaskFiles([entry.path for entry in chosen], None, description, seen)
             description.mean, description.std = channel_statistics(images)
         else:
-            mean, std = NORMALIZATIONS[self.normalization]
-            pick = (lambda values: list(values)) if self.channels == 3 else (lambda values: [sum(values) / 3])
-            description.mean, description.std = pick(mean), pick(std)
+            description.mean, description.std = published_statistics(self.normalization, self.channels)
         return description
 
     def _dataset_of(self, entries: list[MaskEntry], stage: str) -> Dataset:
@@ -222,12 +211,7 @@ class MaskFolder(DataModule):
             paths, faults = [entry.path for entry in listing.entries], []
         else:
             unlabelled = find_unlabelled(self.root)
-            paths, faults = [entry.path for entry in unlabelled.entries], list(unlabelled.faults)
-        facts, unreadable = scan(paths, self.root)
-        faults += [*unreadable, *too_bright(facts, known.bit_depth, self.root)]
-        if faults and (self.on_error == "raise" or not facts):
-            raise refusal(faults, "faults in all")
-        for fault in faults:
-            rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
+            paths, faults = [entry.path for entry in unlabelled.entries], unlabelled.faults
+        paths = usable(paths, faults, self.root, known.bit_depth, skip=self.on_error == "skip")
         seen = paired_evaluation(known.image_size, known.mean, known.std, fit=known.fit)
-        return MaskFiles([path for path in paths if path in facts], None, known, seen)
+        return MaskFiles(paths, None, known, seen)

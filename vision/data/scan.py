@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import ExifTags, Image
 from rich.progress import track
 
@@ -113,6 +114,34 @@ def refusal(faults: list[Fault], more: str = "") -> QuintetError:
     first = faults[0]
     others = f" ({len(faults)} {more})" if len(faults) > 1 else ""
     return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
+
+
+def refuse_unusable(faults: list[Fault], classes: Sequence[str], root: Path, skip: bool, known: bool) -> None:
+    """Raises QuintetError where something stands in the way of training: a fault that is not skipped, too few classes.
+
+    Args:
+        faults: what an examination found.
+        classes: what it found to train on.
+        root: the user's folder.
+        skip: faulty files are left out.
+        known: the classes are those of a model, and nothing is trained.
+    """
+    if faults and not skip:
+        raise refusal(faults, f"faults in all: quintet inspect {root}")
+    if not known and len(classes) < 2:
+        raise refusal([fault for fault in faults if fault.where == str(root)])
+
+
+def usable(paths: Iterable[Path], faults: Sequence[Fault], root: Path, bit_depth: int, skip: bool) -> list[Path]:
+    """The images that a model can predict, of those given; the others are refused, or said and left out."""
+    paths = list(paths)
+    facts, unreadable = scan(paths, root)
+    faults = [*faults, *unreadable, *too_bright(facts, bit_depth, root)]
+    if faults and not (skip and facts):
+        raise refusal(faults, "faults in all")
+    for fault in faults:
+        rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
+    return [path for path in paths if path in facts]
 
 
 def too_bright(facts: dict[Path, ImageFacts], bit_depth: int, root: Path) -> list[Fault]:

@@ -18,6 +18,13 @@ def check_fractions(val_fraction: float, test_fraction: float) -> None:
         raise QuintetError(f"data.val_fraction {val_fraction} + data.test_fraction {test_fraction} is more than 1")
 
 
+def remedy_without(stage: str, fractions: Mapping[str, float], images: str) -> str:
+    """What to do where a part has nothing in it."""
+    if stage == "val" and fractions["val"] == 0:
+        return "give data.val_fraction above 0, or a val folder"
+    return f"add more {images}, or a {stage} folder"
+
+
 def split_entries(
     entries: Sequence[Any],
     facts: Mapping[Path, Any],
