@@ -43,6 +43,7 @@ from ._spec import Cost, OpSpec, Sampler, size_in_bytes
 
 MAX_TRITON_HEAD_DIM = 128
 MAX_SCORES = 1 << 20  # that the torch form computes at once: they should stay in the cache
+FUSED_WIDTH = 96  # from which on torch's fused attention is the faster one
 CAUSAL_ROWS = 128  # that it computes at once of causal scores, about half of which it then leaves out
 
 
@@ -107,21 +108,34 @@ def _widen(x: Tensor) -> Tensor:
 
 
 class _Bucket(NamedTuple):
+    """Rows of a bucket lie by segment, head and place, so that all of its segments and heads are one batch."""
+
     segments: int
     width: int  # of the longest segment
-    rows: slice  # of its padded tokens among all
-    scores: slice  # of its scores, for one head
+    places: slice  # of its padded tokens among all
+    heads: int
+
+    def of(self, rows: Tensor) -> Tensor:
+        """(segments * heads, width, head_dim), a view of all rows."""
+        span = slice(self.places.start * self.heads, self.places.stop * self.heads)
+        return rows[span].unflatten(0, (-1, self.width))
 
 
 class _Plan(NamedTuple):
     """Segments sorted by length, cut into buckets, and padded to the longest of each."""
 
     buckets: list[_Bucket]
-    token: Tensor  # the token of each padded row; of padding, the last of the segment
-    real: Tensor  # whether a row is no padding
-    row: Tensor  # the row of each token
-    score: Tensor | None  # of each edge, the place of its score in the first head
-    plane: Tensor | None  # of each edge, the scores that a head of its segment has
+    source: Tensor  # of each row, its token and head, as numbered in (tokens, heads); of padding, the segment's last
+    real: Tensor  # of each padded token, whether it is no padding
+    row: Tensor  # of each token and head, its row
+    score: Tensor | None  # (edges, heads), the place of each score among those of all buckets
+
+    def spread(self, x: Tensor) -> Tensor:
+        """The rows of x (tokens, heads, head_dim)."""
+        return x.flatten(0, 1).index_select(0, self.source)
+
+    def gather(self, rows: Tensor, like: Tensor) -> Tensor:
+        return rows.index_select(0, self.row).to(like.dtype).view(like.shape)
 
 
 def _plan(tokens: int, heads: int, cu_seqlens: Tensor, edge_index: Tensor | None) -> _Plan:
@@ -133,58 +147,59 @@ def _plan(tokens: int, heads: int, cu_seqlens: Tensor, edge_index: Tensor | None
     _, counts = torch.unique_consecutive((lengths / step).ceil() * step, return_counts=True)
     widths = lengths[counts.cumsum(0) - 1]
 
-    buckets, row, score = [], 0, 0
+    buckets, place = [], 0
     for count, width in zip(counts.tolist(), widths.tolist()):
         most = max(1, MAX_SCORES // (heads * width**2))
         for first in range(0, count, most):
             segments = min(most, count - first)
-            rows, scores = segments * width, segments * width**2
-            buckets.append(_Bucket(segments, width, slice(row, row + rows), slice(score, score + scores)))
-            row, score = row + rows, score + scores
+            buckets.append(_Bucket(segments, width, slice(place, place + segments * width), heads))
+            place += segments * width
 
-    width = widths.repeat_interleave(counts)
-    first_row = width.cumsum(0) - width
-    segment = torch.arange(len(width), device=width.device).repeat_interleave(width)
-    offset = torch.arange(row, device=width.device) - first_row[segment]
+    device = lengths.device
+    width, head = widths.repeat_interleave(counts), torch.arange(heads, device=device)
+    first_place = width.cumsum(0) - width
+    segment = torch.arange(len(width), device=device).repeat_interleave(width)
+    offset = torch.arange(place, device=device) - first_place[segment]
     real = offset < lengths[segment]
     token = cu_seqlens[order][segment] + torch.minimum(offset, lengths[segment] - 1)
-    own_row = real.nonzero().squeeze(1)
-    row_of = torch.empty(tokens, dtype=torch.long, device=width.device)
-    row_of[token[own_row]] = own_row
+    row = (first_place[segment] * heads + offset).unsqueeze(1) + width[segment].unsqueeze(1) * head
+    source = torch.empty(place * heads, dtype=torch.long, device=device)
+    source[row.flatten()] = (token.unsqueeze(1) * heads + head).flatten()
+    own = real.nonzero().squeeze(1)
+    place_of = torch.empty(tokens, dtype=torch.long, device=device)
+    place_of[token[own]] = own
+    row_of = row[place_of].flatten()
     if edge_index is None:
-        return _Plan(buckets, token, real, row_of, None, None)
-    source, target = row_of[edge_index.long()]
-    home, plane = segment[target], width.square()
+        return _Plan(buckets, source, real, row_of, None)
+    query, key = place_of[edge_index.long().flip(0)]
+    home, plane = segment[query], width.square()
     first_score = (plane.cumsum(0) - plane)[home] * heads
-    place = offset[target] * width[home] + source - first_row[home]
-    return _Plan(buckets, token, real, row_of, first_score + place, plane[home])
+    score = first_score + offset[query] * width[home] + offset[key]
+    return _Plan(buckets, source, real, row_of, score.unsqueeze(1) + plane[home].unsqueeze(1) * head)
 
 
 class _Padded(NamedTuple):
-    """The tensors of a bucket: (segments, heads, width, head_dim), and (segments, heads or 1, width or 1, width)."""
+    """The tensors of a bucket: (segments * heads, width, head_dim), and (segments * heads, width or 1, width)."""
 
     bucket: _Bucket
     query: Tensor
     key: Tensor
     value: Tensor
-    addend: Tensor | None
-    hidden: Tensor | None  # padding among the keys
+    addend: Tensor | None  # biases of edges, and minus infinity for padding among the keys
 
     def attend(self) -> Tensor:
         """All rows to all keys by torch's fused attention, which keeps no scores."""
-        addend = self.addend
-        if self.hidden is not None:
-            addend = self.query.new_zeros(self.hidden.shape) if addend is None else addend
-            addend = addend.masked_fill(self.hidden, -torch.inf)
-            addend = addend.expand(-1, -1, self.query.shape[2], -1)
-        return F.scaled_dot_product_attention(self.query, self.key, self.value, attn_mask=addend, scale=1.0)
+        addend = None if self.addend is None else self.addend.expand(-1, self.bucket.width, -1).unsqueeze(0)
+        inputs = (tensor.unsqueeze(0) for tensor in (self.query, self.key, self.value))
+        return F.scaled_dot_product_attention(*inputs, attn_mask=addend, scale=1.0).squeeze(0)
 
     def weights(self, rows: slice, keys: slice, causal: bool) -> Tensor:
-        scores = self.query[:, :, rows] @ self.key[:, :, keys].mT
-        if self.addend is not None:
-            scores += self.addend[:, :, rows, keys]
-        if self.hidden is not None:
-            scores.masked_fill_(self.hidden, -torch.inf)
+        query, key = self.query[:, rows], self.key[:, keys].mT
+        if self.addend is None:
+            scores = torch.bmm(query, key)
+        else:
+            addend = self.addend[:, rows, keys] if self.addend.shape[1] > 1 else self.addend[..., keys]
+            scores = torch.baddbmm(addend, query, key)
         if causal:
             ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu_(rows.start + 1)
             scores.masked_fill_(ahead, -torch.inf)
@@ -192,8 +207,8 @@ class _Padded(NamedTuple):
 
     def blocks(self, causal: bool) -> Iterator[tuple[slice, slice]]:
         """The rows of segments too long to do at once in turns, with the keys that they see."""
-        segments, heads, width, _ = self.query.shape
-        step = max(1, MAX_SCORES // (segments * heads * width))
+        batch, width, _ = self.query.shape
+        step = max(1, MAX_SCORES // (batch * width))
         step = min(step, CAUSAL_ROWS) if causal else step
         for first in range(0, width, step):
             stop = min(first + step, width)
@@ -204,35 +219,29 @@ def _pad(
     plan: _Plan, query: Tensor, key: Tensor, value: Tensor, edge_bias: Tensor | None, causal: bool, scale: float
 ) -> Iterator[_Padded]:
     heads = query.shape[1]
-    query, key, value = (_widen(tensor.index_select(0, plan.token)) for tensor in (query, key, value))
+    query, key, value = (_widen(plan.spread(tensor)) for tensor in (query, key, value))
     query = query * scale
     if edge_bias is not None:
-        scores = heads * plan.buckets[-1].scores.stop
-        addend = query.new_zeros(scores).index_add_(0, _edge_scores(plan, heads), edge_bias.flatten().to(query.dtype))
-    for bucket in plan.buckets:
-        real = plan.real[bucket.rows].view(bucket.segments, 1, 1, bucket.width)
-        yield _Padded(
-            bucket,
-            *(_of_bucket(tensor, bucket) for tensor in (query, key, value)),
-            addend=None if edge_bias is None else _scores_of_bucket(addend, bucket, heads),
-            # Without future, tokens do not see the padding, which comes last.
-            hidden=None if causal or bool(real.all()) else ~real,
-        )
+        scores = _no_scores(plan, query).index_add_(0, plan.score.flatten(), edge_bias.flatten().to(query.dtype))
+        scores = _of_buckets(plan, scores)
+    for number, bucket in enumerate(plan.buckets):
+        addend = None if edge_bias is None else scores[number]
+        hidden = ~plan.real[bucket.places].view(bucket.segments, 1, 1, bucket.width)
+        # Without future, tokens do not see the padding, which comes last.
+        if not causal and bool(hidden.any()):
+            addend = query.new_zeros(hidden.shape) if addend is None else addend.unflatten(0, (-1, heads))
+            addend = addend.masked_fill(hidden, -torch.inf).expand(-1, heads, -1, -1).flatten(0, 1)
+        yield _Padded(bucket, *(bucket.of(tensor) for tensor in (query, key, value)), addend)
 
 
-def _edge_scores(plan: _Plan, heads: int) -> Tensor:
-    head = torch.arange(heads, device=plan.score.device)
-    return (plan.score[:, None] + plan.plane[:, None] * head).flatten()
+def _no_scores(plan: _Plan, like: Tensor) -> Tensor:
+    return like.new_zeros(sum(bucket.segments * bucket.heads * bucket.width**2 for bucket in plan.buckets))
 
 
-def _of_bucket(rows: Tensor, bucket: _Bucket) -> Tensor:
-    """(segments, heads, width, head_dim), a view of all rows."""
-    return rows[bucket.rows].unflatten(0, (bucket.segments, bucket.width)).transpose(1, 2)
-
-
-def _scores_of_bucket(scores: Tensor, bucket: _Bucket, heads: int) -> Tensor:
-    flat = scores[bucket.scores.start * heads : bucket.scores.stop * heads]
-    return flat.view(bucket.segments, heads, bucket.width, bucket.width)
+def _of_buckets(plan: _Plan, scores: Tensor) -> list[Tensor]:
+    """(segments * heads, width, width) of each bucket, views of the scores of all."""
+    parts = scores.split([bucket.segments * bucket.heads * bucket.width**2 for bucket in plan.buckets])
+    return [part.view(-1, bucket.width, bucket.width) for part, bucket in zip(parts, plan.buckets)]
 
 
 def _dense_fake(
@@ -249,15 +258,15 @@ def _dense(
 ) -> Tensor:  # fmt: skip
     _check_values(len(query), cu_seqlens, edge_index)
     plan = _plan(*query.shape[:2], cu_seqlens, edge_index)
-    y = query.new_empty(len(plan.token), *query.shape[1:])
+    y = _widen(query.new_empty(len(plan.source), query.shape[2]))
     for padded in _pad(plan, query, key, value, edge_bias, causal, scale):
-        of_bucket = _of_bucket(y, padded.bucket)
-        if not causal:
+        of_bucket = padded.bucket.of(y)
+        if not causal and padded.bucket.width >= FUSED_WIDTH:
             of_bucket.copy_(padded.attend())
             continue
         for rows, keys in padded.blocks(causal):
-            of_bucket[:, :, rows] = padded.weights(rows, keys, causal) @ padded.value[:, :, keys]
-    return y.index_select(0, plan.row)
+            torch.bmm(padded.weights(rows, keys, causal), padded.value[:, keys], out=of_bucket[:, rows])
+    return plan.gather(y, query)
 
 
 def _dense_backward_fake(
@@ -275,32 +284,31 @@ def _dense_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     heads = query.shape[1]
     plan = _plan(len(query), heads, cu_seqlens, edge_index)
-    padding = ~plan.real[:, None, None]
-    grad = _widen(grad)
-    delta = (grad * _widen(y)).sum(-1, keepdim=True)
-    grad, delta = (tensor.index_select(0, plan.token).masked_fill_(padding, 0) for tensor in (grad, delta))
-    grads = grad_query, grad_key, grad_value = [torch.empty_like(grad) for _ in range(3)]
+    grad, y = _widen(plan.spread(grad)), _widen(plan.spread(y))
+    delta = (grad * y).sum(-1, keepdim=True)
+    grads = [torch.empty_like(grad) for _ in range(3)]
     if edge_bias is not None:
-        grad_addend = grad.new_zeros(heads * plan.buckets[-1].scores.stop)
-    for padded in _pad(plan, query, key, value, edge_bias, causal, scale):
+        grad_scores_of = _of_buckets(plan, grad_addend := _no_scores(plan, grad))
+    for number, padded in enumerate(_pad(plan, query, key, value, edge_bias, causal, scale)):
         bucket = padded.bucket
-        grad_y, offset = _of_bucket(grad, bucket), _of_bucket(delta, bucket)
-        grad_k, grad_v = torch.zeros_like(padded.key), torch.zeros_like(padded.value)
+        grad_y, offset, of_query, of_key, of_value = (bucket.of(rows) for rows in (grad, delta, *grads))
+        padding = ~plan.real[bucket.places].view(bucket.segments, 1, bucket.width, 1)
+        for part in (grad_y, offset):
+            part.unflatten(0, (-1, heads)).masked_fill_(padding, 0)
+        of_key.zero_(), of_value.zero_()
         for rows, keys in padded.blocks(causal):
-            weights, part = padded.weights(rows, keys, causal), grad_y[:, :, rows]
-            grad_v[:, :, keys] += weights.mT @ part
-            grad_scores = (part @ padded.value[:, :, keys].mT).sub_(offset[:, :, rows]).mul_(weights)
+            weights, part = padded.weights(rows, keys, causal), grad_y[:, rows]
+            of_value[:, keys].baddbmm_(weights.mT, part)
+            grad_scores = torch.bmm(part, padded.value[:, keys].mT).sub_(offset[:, rows]).mul_(weights)
             if edge_bias is not None:
-                _scores_of_bucket(grad_addend, bucket, heads)[:, :, rows, keys] = grad_scores
-            _of_bucket(grad_query, bucket)[:, :, rows] = grad_scores @ padded.key[:, :, keys]
-            grad_k[:, :, keys] += grad_scores.mT @ padded.query[:, :, rows]
-        _of_bucket(grad_key, bucket).copy_(grad_k)
-        _of_bucket(grad_value, bucket).copy_(grad_v)
-    grad_query *= scale
-    of_tokens = (tensor.index_select(0, plan.row).to(like.dtype) for tensor, like in zip(grads, (query, key, value)))
+                grad_scores_of[number][:, rows, keys] = grad_scores
+            torch.bmm(grad_scores, padded.key[:, keys], out=of_query[:, rows])
+            of_key[:, keys].baddbmm_(grad_scores.mT, padded.query[:, rows])
+    grads[0].mul_(scale)
+    of_tokens = (plan.gather(tensor, like) for tensor, like in zip(grads, (query, key, value)))
     if edge_bias is None:
         return *of_tokens, query.new_empty(0)
-    return *of_tokens, grad_addend[_edge_scores(plan, heads)].view(edge_bias.shape).to(edge_bias.dtype)
+    return *of_tokens, grad_addend[plan.score.flatten()].view(edge_bias.shape).to(edge_bias.dtype)
 
 
 def _save_for_dense_backward(ctx, inputs, output):
@@ -309,7 +317,8 @@ def _save_for_dense_backward(ctx, inputs, output):
 
 
 def _dense_gradient(ctx, grad):
-    *grads, grad_edge_bias = _dense_backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale)
+    with torch.autocast(grad.device.type, enabled=False):
+        *grads, grad_edge_bias = _dense_backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale)
     return *grads, None, None, None if ctx.saved_tensors[-1] is None else grad_edge_bias, None, None
 
 
@@ -800,7 +809,8 @@ def segment_attention(
         return query.clone()
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     inputs = (query, key, value, cu_seqlens, edge_index, edge_bias, causal, scale)
-    return _BACKENDS.select(backend, *inputs)(*inputs)
+    with torch.autocast(query.device.type, enabled=False):
+        return _BACKENDS.select(backend, *inputs)(*inputs)
 
 
 def _floor(query: Tensor, cu_seqlens: Tensor, edge_bias: Tensor | None = None, **_) -> tuple[Cost, Cost]:
