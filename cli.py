@@ -5,7 +5,10 @@
     quintet fit --config runs/.../config.yaml --trainer.max_epochs 5
     quintet list [models|mixers|experiments|data] [pattern]
     quintet pull NAME [FILE]
-    quintet inspect PATH [data.key=value] ...
+    quintet inspect PATH [data.key=value] ... [output=FOLDER]
+    quintet embed experiment=vision/features data.root=FOLDER [model.backbone=NAME] | ckpt_path=FILE data.root=FOLDER
+    quintet show ckpt_path=FILE
+    quintet export ckpt_path=FILE format=onnx|torch_export|safetensors [output=FILE] [trust=PACKAGE]
     quintet bench kernels [operation ...] [dtype=bfloat16] [compile=false] [output=FOLDER]
 
 Errors are one or two lines; QUINTET_DEBUG=1 shows the traceback.
@@ -13,7 +16,8 @@ Errors are one or two lines; QUINTET_DEBUG=1 shows the traceback.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 VERBS = ("fit", "validate", "test", "predict")  # predict is the command every task has
@@ -56,9 +60,10 @@ def _commands(verb: str, rest: Sequence[str]) -> Any:
 
     commands = {name: (lambda rest, name=name: run(name, rest)) for name in VERBS}
     commands |= {"list": list_names, "pull": pull, "inspect": inspect_data, "bench": bench}
+    commands |= {"show": show, "export": export}
     if verb in commands:
         return commands[verb]
-    if any(argument.startswith("ckpt_path=") for argument in rest):
+    if any(argument.startswith(("ckpt_path=", "experiment=", "model=")) for argument in rest):
         return lambda arguments: run(verb, arguments)
     raise QuintetError(
         f"no command is called '{verb}'; {nearest(verb, commands)} (a trained task's own need ckpt_path=...)"
@@ -107,7 +112,7 @@ def _take_option(arguments: list[str], name: str) -> tuple[str | None, list[str]
     return None, arguments
 
 
-# list, pull, inspect
+# list, pull, inspect, show, export
 
 
 def list_names(arguments: list[str]) -> None:
@@ -185,7 +190,10 @@ def pull(arguments: list[str]) -> None:
 
 
 def inspect_data(arguments: list[str]) -> int:
-    """Prints what is understood of the user's data and every fault found in it; exit status 1 where there is one."""
+    """Prints what is understood of the user's data and every fault found in it; exit status 1 where there is one.
+
+    Pictures of the data go to the folder that `output` names, or to a new one below inspect/.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -194,8 +202,11 @@ def inspect_data(arguments: list[str]) -> int:
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if not arguments or "=" in arguments[0]:
-        raise QuintetError("quintet inspect PATH [data=GROUP] [data.key=value]; the path is a folder or file of yours")
-    data = build_data(arguments[0], arguments[1:], config_dir)
+        raise QuintetError(
+            "quintet inspect PATH [data=GROUP] [data.key=value] [output=FOLDER]; the path is a folder or file of yours"
+        )
+    given = [argument.removeprefix("output=") for argument in arguments if argument.startswith("output=")]
+    data = build_data(arguments[0], [item for item in arguments[1:] if not item.startswith("output=")], config_dir)
     console = Console(markup=False)
     faults = data.faults()
     if faults:
@@ -208,9 +219,75 @@ def inspect_data(arguments: list[str]) -> int:
     else:
         data.setup("fit")
     console.print(data.table())
+    for picture in _written(data.pictures(), Path(given[-1]) if given else None, Path(arguments[0])):
+        console.print(f"wrote {picture}", highlight=False)
     if not faults:
         console.print("no faults found")
     return 1 if faults else 0
+
+
+def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: Path) -> Iterator[Path]:
+    """Saves figures into a folder, by default a new one named after the data; overwrites nothing."""
+    from itertools import chain, count
+
+    from .core.errors import QuintetError
+
+    for name, figure in pictures:
+        if folder is None:
+            stem = source.resolve().stem or "data"
+            names = chain([stem], (f"{stem}_{number}" for number in count(2)))
+            folder = next(place for place in (Path("inspect") / name for name in names) if not place.exists())
+        path = folder / f"{name}.png"
+        if path.exists():
+            raise QuintetError(f"{path} exists and is not overwritten; give another output=FOLDER or remove it")
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+        yield path
+
+
+def show(arguments: list[str]) -> None:
+    """Prints what a checkpoint says of itself."""
+    from rich.console import Console
+
+    from .core.errors import QuintetError
+    from .core.show import show_checkpoint
+
+    path, _, options = _of_checkpoint("show", arguments)
+    if options:
+        raise QuintetError(f"show takes ckpt_path=FILE alone, not {next(iter(options))}")
+    Console(markup=False).print(show_checkpoint(path))
+
+
+def export(arguments: list[str]) -> None:
+    """Writes the task of a checkpoint as one file that other programs run, and says how it was verified."""
+    from rich.console import Console
+
+    from .core.export import export_checkpoint
+
+    path, trusted, options = _of_checkpoint("export", arguments)
+    console = Console(soft_wrap=True, markup=False)
+    for line in export_checkpoint(path, options, trusted):
+        console.print(line, highlight=False)
+
+
+def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
+    """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
+    from .core.composition import parsed
+    from .core.errors import QuintetError
+    from .core.runner import find_checkpoint
+
+    options = {}
+    for argument in arguments:
+        key = argument.split("=", 1)[0]
+        if "=" not in argument or not key.isidentifier():
+            raise QuintetError(
+                f"quintet {verb} does not understand '{argument}'; it takes ckpt_path=FILE and key=value"
+            )
+        options[key] = parsed(argument).value()
+    given, name, trusted = (options.pop(key, None) for key in ("ckpt_path", "name", "trust"))
+    if not given:
+        raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
+    return find_checkpoint(str(given), name or "run"), [trusted] if isinstance(trusted, str) else trusted or [], options
 
 
 def bench(arguments: list[str]) -> None:

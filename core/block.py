@@ -114,13 +114,31 @@ class Block(nn.Module):
         **mixer_arguments: Any,
     ) -> Float[Tensor, "batch *grid dim"]:
         """`mixer_arguments` go to the mixer as they are, e.g. `bias` to those of the attention family."""
+        return self._arrange(x, lambda tokens: self.mixer(tokens, mask, **mixer_arguments))
+
+    def scan(
+        self, x: Float[Tensor, "batch time dim"], state: Any = None
+    ) -> tuple[Float[Tensor, "batch time dim"], Any]:
+        """`forward` over a stretch of a sequence given the mixer's state before it; also the state after it.
+
+        Raises QuintetError where the mixer carries no state.
+        """
+        after = []
+
+        def mix(tokens: Tensor) -> Tensor:
+            mixed, new_state = self.mixer.scan(tokens, state)
+            after.append(new_state)
+            return mixed
+
+        return self._arrange(x, mix), after[0]
+
+    def _arrange(self, x: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
         if self.placement == "post":
-            x = self.norm1(x + self.drop_path(self.scale1(self.mixer(x, mask, **mixer_arguments))))
+            x = self.norm1(x + self.drop_path(self.scale1(mix(x))))
             if self.feedforward is not None:
                 x = self.norm2(x + self.drop_path(self.scale2(self.feedforward(x))))
             return x
-        mixed = self.output_norm1(self.mixer(self.norm1(x), mask, **mixer_arguments))
-        x = x + self.drop_path(self.scale1(mixed))
+        x = x + self.drop_path(self.scale1(self.output_norm1(mix(self.norm1(x)))))
         if self.feedforward is not None:
             x = x + self.drop_path(self.scale2(self.output_norm2(self.feedforward(self.norm2(x)))))
         return x

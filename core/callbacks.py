@@ -87,7 +87,9 @@ class Pictures(Callback):
         if not isinstance(pl_module, Task):
             return
         figures = dict(pl_module.pictures())
-        if rows := read_metrics(Path(trainer.default_root_dir) / "metrics.csv"):
+        rows = read_metrics(Path(trainer.default_root_dir) / "metrics.csv")
+        # A test alone has trained nothing.
+        if any(name.startswith(("train/", "val/")) for row in rows for name in row):
             figures |= {"learning_curves": learning_curves(rows)}
         _write(trainer, "test", figures)
 

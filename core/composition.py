@@ -7,7 +7,7 @@ list the argument, because every name is checked against the constructor it goes
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -116,7 +116,9 @@ def split_values(overrides: Sequence[str], nodes: Sequence[str]) -> tuple[list[s
 
 def split_options(overrides: Sequence[str], config_dir: str | None = None) -> tuple[list[str], dict[str, Any]]:
     """Takes what config.yaml does not know ("horizon=48") out of a list: the rest, and the options of a command."""
-    known = {*group_names(config_dir), *OmegaConf.load(CONFIG_FOLDER / "config.yaml")}
+    # Groups of domains lie in folders: experiment=vision/features.
+    groups = group_names(config_dir)
+    known = {*groups, *(name.split("/")[0] for name in groups), *OmegaConf.load(CONFIG_FOLDER / "config.yaml")}
     rest, options = [], {}
     for override in overrides:
         key = override.split("=", 1)[0]
@@ -125,6 +127,21 @@ def split_options(overrides: Sequence[str], config_dir: str | None = None) -> tu
         else:
             rest.append(override)
     return rest, options
+
+
+def typed_options(
+    owner: type, method: str, options: Mapping[str, Any], verb: str, also: Iterable[str] = (), skip: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Options checked against the names and types of a method's keyword arguments; `also` are known to the verb."""
+    accepted = set(inspect.signature(getattr(owner, method)).parameters) - {"self", *skip}
+    for name in options:
+        if name not in accepted:
+            raise QuintetError(f"{verb} has no option '{name}'; {nearest(name, {*accepted, *also})}")
+    if not accepted:
+        return {}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_method_arguments(owner, method, skip=set(skip))
+    return parser.parse_object(dict(options)).as_dict()
 
 
 def set_value(config: dict[str, Any], key: str, value: Any) -> None:

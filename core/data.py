@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from matplotlib.figure import Figure
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -113,6 +114,10 @@ class DataModule(Described, L.LightningDataModule):
     def recognises(cls, path: Path) -> bool:
         """Whether a file or folder of the user's looks like this kind of data, for `quintet inspect`."""
         return False
+
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        """What a person looks at before training, faults or not, e.g. a contact sheet: names and figures."""
+        return iter(())
 
     def faults(self) -> list[Fault]:
         """Everything wrong with the data, where `setup` would stop at the first."""

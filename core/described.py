@@ -10,6 +10,7 @@ What could not be built again is refused when it is described, not when the chec
 import functools
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -155,6 +156,34 @@ def check_trusted(description: Any, trusted: Iterable[str] = ()) -> None:
             _target(description, trusted)
         for item in description.values():
             check_trusted(item, trusted)
+
+
+def to_json(description: Any) -> str:
+    """Plain data as JSON that `from_json` gives back as it is: tuples stay tuples, numbers stay numbers as keys."""
+    return json.dumps(_tagged(description))
+
+
+def from_json(text: str) -> Any:
+    """Undoes `to_json`."""
+    return json.loads(text, object_hook=_untagged)
+
+
+def _tagged(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return {"(tuple)": [_tagged(item) for item in value]}
+    if isinstance(value, list):
+        return [_tagged(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if all(isinstance(key, str) and key not in ("(tuple)", "(mapping)") for key in value):
+        return {key: _tagged(item) for key, item in value.items()}
+    return {"(mapping)": [[_tagged(key), _tagged(item)] for key, item in value.items()]}
+
+
+def _untagged(value: dict[str, Any]) -> Any:
+    if value.keys() == {"(tuple)"}:
+        return tuple(value["(tuple)"])
+    return dict(value["(mapping)"]) if value.keys() == {"(mapping)"} else value
 
 
 def packages_of(description: Any) -> set[str]:

@@ -84,6 +84,19 @@ class Encoder(nn.Module):
             x = self._run(block, x, mask, mixer_arguments)
         return mask_tokens(self.norm(x), mask)
 
+    def scan(
+        self, x: Float[Tensor, "batch time dim"], states: Sequence[Any] | None = None
+    ) -> tuple[Float[Tensor, "batch time dim"], tuple[Any, ...]]:
+        """Encodes a stretch of a sequence given the blocks' states before it; also those after it.
+
+        Raises QuintetError where a mixer carries no state.
+        """
+        after = []
+        for block, state in zip(self.blocks, states or [None] * len(self.blocks)):
+            x, state = block.scan(x, state)
+            after.append(state)
+        return self.norm(x), tuple(after)
+
     def intermediates(
         self,
         x: Float[Tensor, "batch *grid dim"],

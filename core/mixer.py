@@ -28,6 +28,7 @@ class Mixer(nn.Module):
         subquadratic: cost grows slower than the square of the number of tokens.
         streaming: has `scan` and `step`, which carry a state along a sequence.
         padding_invariant: masked tokens appended at the end of the first grid axis change nothing at real tokens.
+        continuous: close inputs give close outputs; not so where tokens are chosen by rank, which rounding may turn.
         variants: constructor arguments of further configurations the property tests run.
     """
 
@@ -36,6 +37,7 @@ class Mixer(nn.Module):
     subquadratic: ClassVar[bool] = False
     streaming: bool = False
     padding_invariant: bool = True
+    continuous: bool = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     dim: int

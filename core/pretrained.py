@@ -21,20 +21,44 @@ import torch
 from rich.progress import wrap_file
 from torch import Tensor, nn
 
+from .described import from_json
 from .errors import QuintetError, nearest
+from .lora import merged_state
 
 StateDict = dict[str, Tensor]
 WEIGHT_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model.ckpt")  # of a folder as hubs lay them out
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A licence that restricts what one may do with weights, so that it has to be accepted before they are used."""
+
+    licence: str
+    restricts: str
+
+    def check(self, origin: str | Path, accepted: bool) -> None:
+        """Raises QuintetError naming the licence and what it restricts, unless it is accepted."""
+        if not accepted:
+            raise QuintetError(
+                f"{origin} is under the {self.licence}, which restricts its use ({self.restricts}); if you accept it, "
+                "say so with model.accept_license=true"
+            )
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where published weights are: an https address, or `hub:owner/name` with an optional `/file` on the hub."""
+    """Where published weights are: an https address, or `hub:owner/name` with an optional `/file` on the hub.
+
+    Files `beside` it on the hub are fetched into the same folder; `terms` have to be accepted before anything is.
+    """
 
     location: str
     licence: str
     sha256: str | None = None
     note: str = ""
+    beside: tuple[str, ...] = ()
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +70,14 @@ class Layout:
         marker: regular expression that some key of such a file matches and no key of ours does.
         renames: (pattern, replacement) pairs, applied in order to every key; an empty result drops the tensor.
         convert: further changes to the renamed tensors that names alone cannot express.
+        terms: under which all weights in this layout are published, where they restrict their use.
     """
 
     name: str
     marker: str
     renames: tuple[tuple[str, str], ...]
     convert: Callable[[StateDict], StateDict] | None = None
+    terms: Terms | None = None
 
     def matches(self, keys: Mapping[str, Tensor]) -> bool:
         return any(re.search(self.marker, key) for key in keys)
@@ -72,6 +98,7 @@ class LoadReport:
 
     origin: str
     layout: str = "quintet"
+    licence: str = ""
     loaded: int = 0
     renamed: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -82,6 +109,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         text = f"{self.origin}: {self.loaded} tensors loaded ({self.layout} layout, {len(self.renamed)} renamed)"
+        if self.licence:
+            text += f"; licence of the weights: {self.licence}"
         if self.head_replaced:
             text += f"; head of another size left as initialised: {', '.join(self.head_replaced)}"
         if self.head_dropped:
@@ -101,16 +130,20 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
+def load_weights(model: nn.Module, path: str | Path, accept_license: bool = False) -> LoadReport:
     """Loads a file of weights into a model, strictly, whatever known layout it is in.
 
-    Raises QuintetError when tensors are missing, unexpected or of another shape; the model is then unchanged.
+    Raises QuintetError when tensors are missing, unexpected or of another shape, or a restrictive licence is not
+    accepted; the model is then unchanged.
     """
     state = read_state_dict(path)
     own = model.state_dict()
     report = LoadReport(origin=str(path))
     for layout in getattr(model, "layouts", ()):
         if layout.matches(state):
+            if layout.terms is not None:
+                layout.terms.check(path, accept_license)
+                report.licence = layout.terms.licence
             before = {id(value): key for key, value in state.items()}
             state = layout.apply(state)
             report.layout = layout.name
@@ -145,17 +178,18 @@ def read_state_dict(path: str | Path) -> StateDict:
     Raises QuintetError for a missing, damaged or unsafe file.
     """
     content = read_checkpoint(path)
-    own = "quintet" in content  # a task's checkpoint, whose network is one part of it
-    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+    task = "quintet" in content  # a task's checkpoint, whose network is one part of it
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model"):
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
     state = {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
-    if own and any(key.startswith("network.") for key in state):
+    inside = [key.startswith("network.") for key in state]  # or all of it, where timm trained one of our models
+    if any(inside) if task else all(inside):
         state = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
     if not state:
         raise QuintetError(f"{path} holds no tensors; expected a state dict")
-    return state
+    return merged_state(state)
 
 
 def read_checkpoint(path: str | Path) -> dict:
@@ -168,9 +202,13 @@ def read_checkpoint(path: str | Path) -> dict:
         raise QuintetError(f"no file {path}; give an existing checkpoint")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors import safe_open
 
-            return load_file(path)
+            with safe_open(path, "pt") as file:
+                names, about = file.keys(), file.metadata() or {}
+                content = {name: file.get_tensor(name) for name in names}
+            # What `quintet export format=safetensors` writes is a checkpoint like those of training.
+            return {"state_dict": content, "quintet": from_json(about["quintet"])} if "quintet" in about else content
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         # torch says so in two quite different cases: the pickle names something unsafe, or it is no pickle at all.
@@ -187,27 +225,50 @@ def read_checkpoint(path: str | Path) -> dict:
     return content
 
 
-def load_pretrained(model: nn.Module, which: bool | str, sources: Mapping[str, Source], name: str = "") -> LoadReport:
+def load_pretrained(
+    model: nn.Module,
+    which: bool | str,
+    sources: Mapping[str, Source],
+    name: str = "",
+    accept_license: bool = False,
+) -> LoadReport:
     """Loads published weights: `True` the default source, else a tag of `sources`, a local file, or `owner/name`."""
-    path = find_weights(which, sources, name)
-    return load_weights(model, path)
+    path = find_weights(which, sources, name, accept_license)
+    report = load_weights(model, path, accept_license)
+    if source := _source_of(which, sources):
+        report.licence = source.licence
+    return report
 
 
-def find_weights(which: bool | str, sources: Mapping[str, Source], name: str = "") -> Path:
-    """Local path of the weights that `which` names, downloaded once and verified."""
-    if which is True:
-        if not sources:
-            raise QuintetError(f"no published weights are known for '{name}'; give a file or a hub id")
-        return download(next(iter(sources.values())))
-    if which in sources:
-        return download(sources[which])
+def find_weights(
+    which: bool | str, sources: Mapping[str, Source], name: str = "", accept_license: bool = False
+) -> Path:
+    """Local path of the weights that `which` names, downloaded once and verified.
+
+    Raises QuintetError where nothing is found, and before a download whose terms are not accepted.
+    """
+    if which is True and not sources:
+        raise QuintetError(f"no published weights are known for '{name}'; give a file or a hub id")
+    if source := _source_of(which, sources):
+        if source.terms is not None:
+            source.terms.check(source.location, accept_license)
+        return download(source)
     path = Path(str(which)).expanduser()
     if path.is_file():
         return path
+    if path.is_dir():
+        found = [path / file for file in FOLDER_FILES if (path / file).is_file()]
+        if found:
+            return found[0]
+        raise QuintetError(f"folder {path} has no {' or '.join(FOLDER_FILES)}; give the file itself")
     # Hub ids may hold dots (timm/vit_tiny_patch16_224.augreg_in21k), so only endings of weight files tell a file.
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(which)) and path.suffix not in WEIGHT_FILES:
         return download(Source(f"hub:{which}", licence="see its page"))
     raise QuintetError(f"'{which}' is neither a file, a hub id nor a tag of '{name}'; {nearest(str(which), sources)}")
+
+
+def _source_of(which: bool | str, sources: Mapping[str, Source]) -> Source | None:
+    return next(iter(sources.values()), None) if which is True else sources.get(which)
 
 
 def download(source: Source) -> Path:
@@ -216,7 +277,10 @@ def download(source: Source) -> Path:
     Raises QuintetError without a network, for an address that is gone and for a checksum that differs.
     """
     if source.location.startswith("hub:"):
-        path = _download_from_hub(source.location.removeprefix("hub:"))
+        location = source.location.removeprefix("hub:")
+        path = _download_from_hub(location)
+        for file in source.beside:
+            _download_from_hub("/".join([*location.split("/")[:2], file]))
     else:
         path = _download_from_address(source.location)
     if source.sha256 and (found := sha256_of(path)) != source.sha256:

@@ -14,7 +14,7 @@ from torch import nn
 
 from .errors import QuintetError, nearest
 from .mixer import Mixer
-from .pretrained import Source, load_pretrained
+from .pretrained import Source, find_weights, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in _models if fnmatch(name, pattern) or fnmatch(name.split("/")[-1], pattern))
 
 
+def entries_so_far(pattern: str) -> list[ModelEntry]:
+    """The models registered until now whose full names match a shell wildcard; imports no domain."""
+    return [entry for name, entry in _models.items() if fnmatch(name, pattern)]
+
+
 def model_entry(name: str) -> ModelEntry:
     """The entry of a model; the domain may be left out where only one has the name. Raises QuintetError otherwise."""
     _load_domains()
@@ -77,16 +82,33 @@ def model_entry(name: str) -> ModelEntry:
     raise QuintetError(f"no model is called '{name}'; {nearest(name, _models)}")
 
 
-def create_model(name: str, pretrained: bool | str = False, **arguments: Any) -> nn.Module:
+def create_model(
+    name: str, pretrained: bool | str = False, accept_license: bool = False, **arguments: Any
+) -> nn.Module:
     """Builds a model by name, with `pretrained=True` its default published weights, or those of a tag, file or hub id.
 
-    Raises QuintetError for an unknown name and for weights that do not fit.
+    Raises QuintetError for an unknown name, for weights that do not fit and for a restrictive licence of theirs that is
+    not accepted.
     """
     entry = model_entry(name)
+    if pretrained:
+        arguments = stored_arguments(entry.build, pretrained, entry.pretrained, name, accept_license) | arguments
     model = entry.build(**arguments)
     if pretrained:
-        load_pretrained(model, pretrained, entry.pretrained, name=entry.name)
+        load_pretrained(model, pretrained, entry.pretrained, entry.name, accept_license)
     return model
+
+
+def stored_arguments(
+    build: Callable[..., nn.Module],
+    pretrained: bool | str,
+    sources: dict[str, Source],
+    name: str = "",
+    accept_license: bool = False,
+) -> dict[str, Any]:
+    """Constructor arguments that a file of weights states, for models whose `arguments_from(path)` can read them."""
+    read = getattr(build, "arguments_from", None)
+    return read(find_weights(pretrained, sources, name, accept_license)) if read else {}
 
 
 def list_mixers(pattern: str = "*") -> list[str]:

@@ -1,11 +1,10 @@
 """Runs one verb: the Lightning CLI with quintet's run folder, checkpoints and closing summary."""
 
 import contextlib
-import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,10 @@ from .data import DataModule
 from .described import check_trusted, packages_of
 from .errors import QuintetError, nearest
 from .pretrained import read_checkpoint
+from .report import write_report
 from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
-from .task import Task, commands_of, record_of, restore_description
+from .show import facts_of
+from .task import Task, commands_of, record_of, restore_description, restore_origin
 
 # jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
 # tensors are values.
@@ -65,7 +66,7 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     run_dir, config.run_dir = config.run_dir, composition.RUN
     tree = composition.plain(config)
     tree["trust"] = [tree["trust"]] if isinstance(tree["trust"], str) else tree["trust"]
-    if verb != "fit" and not tree["ckpt_path"]:
+    if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
     if from_checkpoint:
         path = find_checkpoint(tree["ckpt_path"], name)
@@ -104,6 +105,17 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
         "run_dir": run_dir,
         "trust": tree["trust"],
     }
+
+
+def _needs_training(verb: str, model: dict[str, Any] | None) -> bool:
+    """Whether a verb waits for a checkpoint; the commands of a task that has nothing to learn do not."""
+    task_type = composition.import_class(model["_target_"], "model") if model and verb not in VERBS else None
+    if task_type is None:
+        return True
+    known = commands_of(task_type)
+    if verb not in known:
+        raise QuintetError(f"no command is called '{verb}'; {nearest(verb, [*VERBS, *known])}")
+    return task_type.needs_training
 
 
 def check_types(config: dict[str, Any]) -> None:
@@ -153,6 +165,7 @@ class Runner(LightningCLI):
                 args=arguments,
             )
         finally:
+            self._remove_empty_folder()
             if not inherited:  # the next command of this Python process has a folder of its own
                 os.environ.pop(RUN_FOLDER, None)
 
@@ -177,13 +190,14 @@ class Runner(LightningCLI):
         self.typed_config = config
         self.config[self.subcommand] = composition.substitute_run(config, self.folder)
 
-    def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except Exception:
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # a mistyped value leaves no empty folder behind
-            raise
+    def _remove_empty_folder(self) -> None:
+        """Removes the folder where nothing was written in it: after a mistake, or where `output` named another."""
+        folder = getattr(self, "folder", None)
+        if folder is not None and rank_zero_only.rank == 0:
+            with contextlib.suppress(OSError):  # what is not empty stays
+                folder.rmdir()
+                if self.subcommand != "fit":
+                    folder.parent.rmdir()  # <run>/<command>/, of which this was the first
 
     def _run_folder(self, config: Namespace) -> Path:
         """The folder of this run: a resumed run keeps its own; validate, test and predict write into one beside it."""
@@ -225,6 +239,7 @@ class Runner(LightningCLI):
                 )
             description = restore_description(type(self.model), self.record)
             self.model.adopt(description, restoring=True)
+            self.model.origin = restore_origin(self.record)
             self.datamodule.adopt(description)
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
@@ -250,7 +265,10 @@ class Runner(LightningCLI):
         written = best is not None and best.is_file()
         if not written or "test" not in self.datamodule.datasets:
             reason = "the data has no test part" if written else "no checkpoint was written"
-            self._say(f"not tested: {reason}\nfolder: {_shown(self.folder)}")
+            self._say(f"not tested: {reason}")
+            if written and rank_zero_only.rank == 0:
+                self._say(f"report: {_shown(self._report(best, {}, self._next(best)))}")
+            self._say(f"folder: {_shown(self.folder)}")
             return
         self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
         self._close(best)
@@ -267,12 +285,45 @@ class Runner(LightningCLI):
         for key, value in sorted(metrics.items()):
             table.add_row(key, f"{value:.4f}")
         self.console.print(table)
+        command = self._next(checkpoint)
+        report = self._report(checkpoint, metrics, command)
+        self._say(f"report: {_shown(report)}\nfolder: {_shown(self.folder)}\nnext:   {command}")
+
+    def _next(self, checkpoint: Path) -> str:
+        """The command that predicts with a checkpoint."""
         command = f"quintet predict ckpt_path={_shown(checkpoint)}"
         if argument := self.datamodule.files:
             command += f" data.{argument}={'FOLDER' if argument == 'root' else 'FILE'}"
-        if own := sorted(packages_of(self.model.record())):
-            command += f" trust={own[0] if len(own) == 1 else '[' + ','.join(own) + ']'}"
-        self._say(f"folder: {_shown(self.folder)}\nnext:   {command}")
+        return command + self._trusting()
+
+    def _trusting(self) -> str:
+        own = sorted(packages_of(self.model.record()))
+        return f" trust={own[0] if len(own) == 1 else '[' + ','.join(own) + ']'}" if own else ""
+
+    def _report(self, checkpoint: Path, metrics: dict[str, float], predict: str) -> Path:
+        """Writes report.html of this run, with what lies in its folder and what the checkpoint says of itself."""
+        run = run_folder_of(checkpoint) or self.folder
+        settings = run / "config.yaml"
+        given = f"ckpt_path={_shown(checkpoint)}"
+        commands = [("Predict for new files:", predict)]
+        commands += [("One file for other programs:", f"quintet export {given} format=onnx{self._trusting()}")]
+        if settings.is_file():
+            last = run / "checkpoints" / "last.ckpt"
+            again = f"quintet fit --config {_shown(settings)}"
+            commands += [("Train again, with other values:", f"{again} --model.init_args.lr {self.model.lr / 2:g}")]
+            if last.is_file():
+                longer = 2 * (self.trainer.max_epochs or 1)
+                commands += [
+                    ("Train longer:", f"{again} --ckpt_path {_shown(last)} --trainer.max_epochs {max(2, longer)}")
+                ]
+        return write_report(
+            self.folder,
+            f"{type(self.model).__name__}: {_shown(self.folder)}",
+            dict(sorted(metrics.items())),
+            commands,
+            facts_of(checkpoint),
+            settings.read_text() if settings.is_file() else "",
+        )
 
     def predict(self, **arguments: Any) -> None:
         method = getattr(type(self.model), self.command, None)
@@ -283,22 +334,19 @@ class Runner(LightningCLI):
             )
         if self.trainer.world_size > 1:
             raise QuintetError(f"{self.command} runs in one process; add trainer.devices=1")
-        self.model.load_state_dict(read_checkpoint(arguments["ckpt_path"])["state_dict"])
-        for path in method(
-            self.model.eval(), self.datamodule, self.trainer, self.folder, **self._typed_options(method)
-        ):
+        if arguments["ckpt_path"]:
+            self.model.load_state_dict(read_checkpoint(arguments["ckpt_path"])["state_dict"])
+        else:
+            description = self.model.describe(self.datamodule)
+            self.model.adopt(description)
+            self.datamodule.adopt(description)
+        for path in method(self.model.eval(), self.datamodule, self.trainer, self.folder, **self._typed_options()):
             self._say(f"wrote {_shown(path)}")
 
-    def _typed_options(self, method: Callable) -> dict[str, Any]:
+    def _typed_options(self) -> dict[str, Any]:
         """The options of a command, checked against the names and types of its keyword arguments."""
-        skipped = {"data", "trainer", "folder"}
-        accepted = set(inspect.signature(method).parameters) - {"self", *skipped}
-        for name in self.options:
-            if name not in accepted:
-                raise QuintetError(f"{self.command} has no option '{name}'; {nearest(name, accepted)}")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_method_arguments(type(self.model), self.command, skip=skipped)
-        return parser.parse_object(self.options).as_dict()
+        given = ("data", "trainer", "folder")
+        return composition.typed_options(type(self.model), self.command, self.options, self.command, skip=given)
 
     def _say(self, text: str) -> None:
         if rank_zero_only.rank == 0:

@@ -10,6 +10,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,8 +26,10 @@ from torchmetrics import MeanMetric, MetricCollection
 from .data import DataModule
 from .described import Described, build, description_of
 from .errors import QuintetError, nearest
+from .export import Deployable
+from .lora import adapt
 from .optim.parameter_groups import parameter_groups
-from .pretrained import read_checkpoint
+from .pretrained import LoadReport, read_checkpoint
 
 RECORD = "quintet"  # the key of a checkpoint under which a task describes itself
 
@@ -73,11 +76,19 @@ class Task(Described, L.LightningModule):
         final_lr: the last learning rate as a share of the peak.
         optimizer: called with parameter groups, `lr` and `weight_decay`, which win over values of its own.
         freeze: wildcards of parameter names that do not learn, e.g. "backbone.*".
-        unfreeze_epoch: epoch at which frozen parameters start to learn; None for never.
+        unfreeze_epoch: epoch at which all frozen parameters start to learn; None for never.
+        unfreeze: which of them start to learn earlier: wildcards of their names, by the epoch at which they do, e.g.
+            {1: ["network.encoder.stages.3.*"], 3: ["network.encoder.*"]} (gradual unfreezing, arXiv 1801.06146).
+        lora_rank: of low-rank adapters, which learn in place of the weights they are added to (LoRA); 0 for none.
+        lora_alpha: adapters are scaled by lora_alpha / lora_rank; None means by 1.
+        lora_targets: wildcards of names of weights to adapt, e.g. "network.encoder.*"; None adapts all that can be.
+        lora_also: wildcards of parameters that learn beside adapters; None means the head (`head_keys` of a network).
         compile: run the network through torch.compile.
     """
 
     description_type: ClassVar[type]
+    needs_training: ClassVar[bool] = True
+    """False for a task whose commands run without a checkpoint."""
 
     def __init__(
         self,
@@ -90,6 +101,11 @@ class Task(Described, L.LightningModule):
         optimizer: Callable[[Iterable], Optimizer] = AdamW,
         freeze: list[str] | None = None,
         unfreeze_epoch: int | None = None,
+        unfreeze: dict[int, list[str]] | None = None,
+        lora_rank: int = 0,
+        lora_alpha: float | None = None,
+        lora_targets: list[str] | None = None,
+        lora_also: list[str] | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -110,14 +126,26 @@ class Task(Described, L.LightningModule):
         self.optimizer = optimizer
         self.freeze_patterns = list(freeze or [])
         self.unfreeze_epoch = unfreeze_epoch
+        self.unfreeze_schedule = {int(epoch): list(patterns) for epoch, patterns in (unfreeze or {}).items()}
+        if self.unfreeze_schedule and not self.freeze_patterns:
+            raise QuintetError("model.unfreeze has nothing to free; say what is frozen first, as model.freeze")
+        if lora_rank < 0 or (not lora_rank and not (lora_alpha is lora_targets is lora_also is None)):
+            raise QuintetError(f"model.lora_rank is {lora_rank}; adapters have a rank of 1 or more, such as 8")
+        self.lora_rank = lora_rank
+        self.lora_arguments = (lora_alpha, lora_targets, lora_also)
         self.compile_network = compile
         self.description: Any = None
+        self.origin: LoadReport | None = None  # of the first weights, where they were not random
 
     # What a domain implements
 
     def make(self, description: Any) -> None:
         """Creates the parts that depend on the data: the network with its head."""
         raise NotImplementedError
+
+    def describe(self, data: DataModule) -> Any:
+        """What the task learns of data that it is to be built for."""
+        return data.description()
 
     def initialise(self) -> None:
         """Gives the network its first weights where they are not random: pretrained ones. Skipped on restoring."""
@@ -134,6 +162,10 @@ class Task(Described, L.LightningModule):
         """Prefixes of parameter names from the first layer to the last; the rest (the head) learns at full rate."""
         return []
 
+    def parameter_patterns(self, pattern: str) -> list[str]:
+        """What a pattern of `freeze` or `unfreeze` stands for: itself, or what a domain means by a word of its own."""
+        return [pattern]
+
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         """Named figures of the last test, for the run folder and the logger."""
         yield from ()
@@ -145,6 +177,13 @@ class Task(Described, L.LightningModule):
     def write_predictions(self, results: list[Any], folder: Path) -> list[Path]:
         """Writes what `predict_step` returned as files people open; returns their paths."""
         raise QuintetError(f"{type(self).__name__} cannot write predictions")
+
+    def deployable(self) -> Deployable:
+        """What `quintet export` traces: a module from what users have to what they want, with examples of its inputs.
+
+        Keyword arguments are options of the command.
+        """
+        raise QuintetError(f"{type(self).__name__} has no graph to export; format=safetensors takes its weights")
 
     @command
     def predict(self, data: DataModule, trainer: L.Trainer, folder: Path) -> list[Path]:
@@ -165,7 +204,9 @@ class Task(Described, L.LightningModule):
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         if not restoring:
             self.initialise()
-        self._set_frozen(True)
+        if self.lora_rank:
+            adapt(self, self.lora_rank, *self.lora_arguments)
+        self._freeze(0)
         if self.compile_network:
             for network in self.children():
                 if any(True for _ in network.parameters()):
@@ -176,7 +217,7 @@ class Task(Described, L.LightningModule):
             data = self.trainer.datamodule
             if not isinstance(data, DataModule):
                 raise QuintetError(f"{type(self).__name__} learns its sizes from a quintet data module; got {data!r}")
-            self.adopt(data.description())
+            self.adopt(self.describe(data))
 
     # Training
 
@@ -210,9 +251,9 @@ class Task(Described, L.LightningModule):
         self.log_dict(measured, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
 
     def on_fit_start(self) -> None:
-        if self.unfreeze_epoch is not None and self.trainer.world_size > 1:
+        if (self.unfreeze_epoch is not None or self.unfreeze_schedule) and self.trainer.world_size > 1:
             # DDP fixes at its start which gradients it exchanges.
-            raise QuintetError("model.unfreeze_epoch needs a single process; freeze in one run, continue in a second")
+            raise QuintetError("model.unfreeze needs a single process; freeze in one run, continue in a second")
         self.record()  # what a checkpoint cannot describe is refused now, not after an epoch
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
@@ -221,7 +262,7 @@ class Task(Described, L.LightningModule):
             draw = (int(seed), self.current_epoch, batch_index, self.global_rank)
             torch.manual_seed(zlib.crc32(repr(draw).encode()))
         if batch_index == 0 and self.freeze_patterns:
-            self._set_frozen(self.unfreeze_epoch is None or self.current_epoch < self.unfreeze_epoch)
+            self._freeze(self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups), sync_dist=True)
@@ -240,20 +281,33 @@ class Task(Described, L.LightningModule):
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
-    def _set_frozen(self, frozen: bool) -> None:
-        names = dict(self.named_parameters())
-        for pattern in self.freeze_patterns:
-            matches = [name for name in names if fnmatch(name, pattern)]
-            if not matches:
-                tops = {f"{name.split('.')[0]}.*" for name in names}
-                raise QuintetError(f"model.freeze: no parameter matches '{pattern}'; {nearest(pattern, tops)}")
-            for name in matches:
-                names[name].requires_grad_(not frozen)
+    def _freeze(self, epoch: int) -> None:
+        """Freezes what does not learn in an epoch and frees what does, of the parameters that `freeze` names."""
+        whole = self.unfreeze_epoch is not None and epoch >= self.unfreeze_epoch
+        freed = {
+            name
+            for start, patterns in self.unfreeze_schedule.items()
+            for name in self._matching(patterns, "unfreeze")
+            if start <= epoch
+        }
+        for name, parameter in self._matching(self.freeze_patterns, "freeze").items():
+            parameter.requires_grad_(whole or name in freed)
         for module in self.modules():
             # Frozen normalization layers keep their statistics too.
             own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
             if own and self.training and self.freeze_patterns:
                 module.train(any(own))
+
+    def _matching(self, patterns: Iterable[str], option: str) -> dict[str, nn.Parameter]:
+        """The parameters whose names match; raises QuintetError for a pattern that none does."""
+        names, found = dict(self.named_parameters()), {}
+        for pattern in (known for given in patterns for known in self.parameter_patterns(given)):
+            matches = [name for name in names if fnmatch(name, pattern)]
+            if not matches:
+                tops = {f"{name.split('.')[0]}.*" for name in names}
+                raise QuintetError(f"model.{option}: no parameter matches '{pattern}'; {nearest(pattern, tops)}")
+            found |= {name: names[name] for name in matches}
+        return found
 
     # Checkpoints
 
@@ -266,13 +320,30 @@ class Task(Described, L.LightningModule):
             "task": description_of(self),
             "description": description_of(dataclasses.asdict(self.description), "description"),
         }
+        if self.origin is not None:
+            record["origin"] = {"weights": self.origin.origin, "licence": self.origin.licence}
         data = self.trainer.datamodule if self._trainer is not None else None
         if isinstance(data, DataModule):
             record["data"] = description_of(data)
         return record
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[RECORD] = self.record()
+        checkpoint[RECORD] = self.record() | {"training": self._training_so_far()}
+
+    def _training_so_far(self) -> dict[str, Any]:
+        """Where training stands, what was measured and on what machine, for whoever finds the checkpoint."""
+        trainer, folder = self.trainer, Path(self.trainer.default_root_dir)
+        measured = {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+        on_gpu = self.device.type == "cuda"
+        return {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "metrics": dict(sorted(measured.items())),
+            "folder": str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder),
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "time": f"{datetime.now():%Y-%m-%d %H:%M}",
+            "versions": {"torch": str(torch.__version__), "lightning": L.__version__},
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = record_of(checkpoint, "this checkpoint")
@@ -288,6 +359,7 @@ class Task(Described, L.LightningModule):
                 "or from its weights with model.pretrained=FILE"
             )
         self.adopt(trained, restoring=True)
+        self.origin = restore_origin(record)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         own = self.state_dict()
@@ -309,6 +381,12 @@ def record_of(checkpoint: dict[str, Any], where: str | Path) -> dict[str, Any]:
     return checkpoint[RECORD]
 
 
+def restore_origin(record: dict[str, Any]) -> LoadReport | None:
+    """Where the first weights of a task came from and under which licence, None where they were random."""
+    origin = record.get("origin")
+    return origin and LoadReport(origin["weights"], licence=origin["licence"])
+
+
 def restore_description(task_type: type[Task], record: dict[str, Any]) -> Any:
     """The description of the data a task was trained on, as the dataclass its type expects."""
     return task_type.description_type(**record["description"])
@@ -326,6 +404,7 @@ def load_task(path: str | Path, trusted: Iterable[str] = ()) -> Task:
     if not isinstance(task, Task):
         raise QuintetError(f"{path} describes a {type(task).__name__}, not a task")
     task.adopt(restore_description(type(task), record), restoring=True)
+    task.origin = restore_origin(record)
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval()
 

@@ -2,9 +2,11 @@
 
 from .cross import CrossAttention as CrossAttention
 from .delta import GatedDeltaNet as GatedDeltaNet
+from .diagonal import DiagonalMask as DiagonalMask
 from .gated_linear import GatedLinearAttention as GatedLinearAttention
 from .linear import LinearAttention as LinearAttention
 from .neighborhood import NeighborhoodAttention as NeighborhoodAttention
+from .prob_sparse import ProbSparseAttention as ProbSparseAttention
 from .retention import Retention as Retention
 from .segment import SegmentAttention as SegmentAttention
 from .softmax import Attention as Attention

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..dropout import Dropout
 from ..errors import QuintetError
 from .softmax import resolve_head_sizes
 
@@ -52,7 +53,7 @@ class CrossAttention(nn.Module):
         self.q_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
         self.proj = nn.Linear(self.num_heads * self.head_dim, dim, bias=projection_bias)
-        self.projection_dropout = nn.Dropout(projection_dropout)
+        self.projection_dropout = Dropout(projection_dropout)
 
     def forward(
         self,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads, unflatten_grid
 from ..norm.rms_norm import RMSNorm
@@ -113,7 +114,7 @@ class Attention(Mixer):
         self.rotary = rotary(self.head_dim) if rotary else None
         self.relative_bias = relative_bias(self.num_heads) if relative_bias else None
         self.proj = nn.Linear(self.num_heads * self.head_dim, dim, bias=projection_bias)
-        self.projection_dropout = nn.Dropout(projection_dropout)
+        self.projection_dropout = Dropout(projection_dropout)
         self.grid_ranks = getattr(self.relative_bias, "grid_ranks", type(self).grid_ranks)
 
     def forward(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..dropout import Dropout
+
 
 class Mlp(nn.Module):
     """y = fc2(activation(fc1(x))), token by token.
@@ -34,7 +36,7 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, hidden_dim, bias=bias)
         self.activation = activation()
         self.fc2 = nn.Linear(hidden_dim, dim, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(x)))))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import QuintetError
+from .resampling import CUBIC, resampling_matrix
 
 
 def resample_position(position: Float[Tensor, "*grid dim"], grid: tuple[int, ...]) -> Float[Tensor, "*resampled dim"]:
@@ -20,6 +21,14 @@ def resample_position(position: Float[Tensor, "*grid dim"], grid: tuple[int, ...
             f"positions of the {position.dim() - 1}-axis grid {tuple(position.shape[:-1])} cannot serve the "
             f"{len(grid)}-axis grid {tuple(grid)}; build them for as many axes as the tokens have"
         )
+    if torch.compiler.is_exporting() and len(grid) == 2:
+        # Runtimes disagree about bicubic filters, not about products of matrices; and a graph may not compare sizes.
+        sizes = [torch.full((), size, dtype=torch.float32, device=position.device) for size in grid]
+        rows, columns = (
+            resampling_matrix(length, torch.arange(goal, device=position.device), size, CUBIC)
+            for length, goal, size in zip(position.shape, grid, sizes)
+        )
+        return torch.einsum("rh,wc,hwd->rcd", rows, columns.T, position.float()).to(position.dtype)
     if tuple(position.shape[:-1]) == tuple(grid):
         return position
     mode = ("linear", "bicubic", "trilinear")[len(grid) - 1]

@@ -42,6 +42,8 @@ class SLSTM(Mixer):
     causal = True
     subquadratic: ClassVar[bool] = True
     streaming = True
+    no_weight_decay: ClassVar[tuple[str, ...]] = ("gate_bias",)
+    stacked_weights: ClassVar[dict[str, int]] = {"gate_weight": 2, "recurrent_weight": 1}
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "plain": {"convolution_width": 0, "num_heads": 4},
         "exponential": {"forget_gate": "exponential", "num_heads": 1},
@@ -89,15 +91,14 @@ class SLSTM(Mixer):
 
     def _recur(self, x: Tensor, state: SLSTMLayerState | None) -> tuple[Tensor, SLSTMLayerState]:
         recurrence, last = (None, None) if state is None else state
-        convolved = x
+        sources = [x]
         if self.convolution is not None:
             convolved, last = self.convolution(x, last)
-        weights = self.gate_weight.split(2)
+            sources = [convolved, x]
         gates = [
             torch.einsum("bthd,ghed->btghe", source.unflatten(-1, (self.num_heads, -1)), weight)
-            for source, weight in zip((convolved, x), weights)
+            for source, weight in zip(sources, self.gate_weight.chunk(len(sources)))
         ]
-        y, recurrence = slstm(
-            torch.cat(gates, dim=2), self.recurrent_weight, self.gate_bias, recurrence, self.forget_gate
-        )
+        gates = gates[0] if len(gates) == 1 else torch.cat(gates, dim=2)
+        y, recurrence = slstm(gates, self.recurrent_weight, self.gate_bias, recurrence, self.forget_gate)
         return self.norm(y), SLSTMLayerState(recurrence, last)

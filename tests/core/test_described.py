@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from quintet.core.attention import Attention, LinearAttention
-from quintet.core.described import Described, build, check_trusted, description_of
+from quintet.core.described import Described, build, check_trusted, description_of, from_json, to_json
 from quintet.core.errors import QuintetError
 
 HERE = __name__.split(".")[0]
@@ -81,6 +81,13 @@ def test_plain_data_comes_back_as_it_was(value):
     again = round_trip(value)
     assert again == value
     assert type(again) is type(value)
+
+
+@given(PLAIN | st.dictionaries(st.sampled_from(["(tuple)", "(mapping)", "a"]), PLAIN))
+def test_plain_data_come_back_from_json_too(value):
+    again = from_json(to_json(value))
+    assert again == value
+    assert repr(again) == repr(value)  # tuples are no lists, 1 is not 1.0
 
 
 @pytest.mark.parametrize(

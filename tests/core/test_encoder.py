@@ -11,6 +11,7 @@ from quintet.core.encoder import Encoder, StagedEncoder, downsample_mask, drop_p
 from quintet.core.errors import QuintetError
 from quintet.core.feedforward import Mlp, SwiGLU
 from quintet.core.norm import LayerNorm, RMSNorm
+from quintet.core.ssm import MinGRU
 
 
 def error(found, expected):
@@ -215,3 +216,15 @@ def test_stages_compile_in_one_graph():
     for found, expected in zip(compiled(x, mask), encoder(x, mask)):
         assert error(found, expected) < 1e-5
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("placement", ["pre", "post", "peri"])
+def test_a_scan_of_two_halves_is_the_whole(placement):
+    torch.manual_seed(0)
+    encoder = Encoder(16, 2, MinGRU, placement=placement, layer_scale=0.5).double().eval()
+    x = torch.randn(2, 9, 16).double()
+    first, states = encoder.scan(x[:, :4])
+    second, _ = encoder.scan(x[:, 4:], states)
+    assert error(torch.cat([first, second], 1), encoder(x)) < 1e-12
+    with pytest.raises(QuintetError, match="carries no state"):
+        Encoder(16, 1).scan(x.float())

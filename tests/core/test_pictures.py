@@ -1,8 +1,9 @@
 """Pictures any domain has."""
 
 import pytest
+import torch
 
-from quintet.core.pictures import learning_curves
+from quintet.core.pictures import COUNTED, NAMED, confusion_matrix, learning_curves
 
 
 def test_one_panel_a_quantity_with_a_line_for_each_stage(tmp_path):
@@ -31,3 +32,21 @@ def test_the_grid_grows_with_the_quantities_and_hides_what_is_left_over(quantiti
 
 def test_no_rows_give_an_empty_picture(tmp_path):
     learning_curves([]).savefig(tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("number", [2, COUNTED, COUNTED + 1, NAMED, NAMED + 1])
+def test_confusion_matrix(number, tmp_path):
+    counts = torch.diag(torch.full((number,), 7))
+    counts[1, 0] = 3
+    figure = confusion_matrix(counts, [f"class $ {index}" for index in range(number)])
+    figure.savefig(tmp_path / "confusion.png", dpi=40)
+    panel, aside = figure.axes[:2]
+    assert panel.get_title() == f"{7 * number / (7 * number + 3):.1%} of {7 * number + 3} test samples right"
+    written = [text.get_text() for text in panel.texts]
+    assert written.count("7") == (number if number <= COUNTED else 0)
+    assert [tick.get_text() for tick in panel.get_xticklabels()][:1] == ["class $ 0"] or number > NAMED
+    assert aside.texts[0].get_text() == "3  class $ 1 \N{RIGHTWARDS ARROW} class $ 0"
+
+
+def test_a_confusion_matrix_of_nothing(tmp_path):
+    confusion_matrix(torch.zeros(3, 3, dtype=torch.long), list("abc")).savefig(tmp_path / "empty.png", dpi=40)

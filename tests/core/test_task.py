@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from quintet.core.data import DataModule
+from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.task import (
     RECORD,
@@ -245,6 +246,30 @@ def test_frozen_parts_learn_from_the_epoch_on_at_which_they_thaw(tmp_path):
     assert not torch.equal(watch.seen[2]["body.1.running_mean"], watch.seen[3]["body.1.running_mean"])
 
 
+def test_frozen_parts_thaw_one_after_another(tmp_path):
+    learning = []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, task, *_):
+            learning.append({name for name, parameter in task.named_parameters() if parameter.requires_grad})
+
+    task = Signed(lr=0.1, freeze=["body.*"], unfreeze={1: ["body.1.*"], 2: ["body.0.weight"]}, unfreeze_epoch=3)
+    task.adopt(Description(["negative", "positive"]))
+    trainer(tmp_path, max_epochs=4, callbacks=[Watch()], limit_train_batches=1).fit(task, datamodule=Signs())
+    names = {name for name, _ in task.named_parameters()}
+    head = {name for name in names if name.startswith("head")}
+    norm = {name for name in names if name.startswith("body.1")}
+    assert learning == [head, head | norm, head | norm | {"body.0.weight"}, names]
+    assert list(description_of(task)["init_args"]["unfreeze"]) == [1, 2]
+
+
+def test_a_schedule_that_cannot_be_followed_is_refused():
+    with pytest.raises(QuintetError, match=r"model.unfreeze has nothing to free"):
+        Signed(unfreeze={1: ["body.*"]})
+    with pytest.raises(QuintetError, match=r"model.unfreeze: no parameter matches 'bdy\.\*'; nearest: body\.\*"):
+        adopted(freeze=["body.*"], unfreeze={5: ["bdy.*"]})
+
+
 def test_frozen_normalization_keeps_its_statistics_after_a_validation_in_the_middle_of_an_epoch(tmp_path):
     task = Signed(lr=0.1, freeze=["body.*"])
     task.adopt(Description(["negative", "positive"]))
@@ -363,7 +388,10 @@ def test_a_loaded_task_can_be_saved_again(checkpoint, tmp_path):
     run.fit(again, datamodule=Signs(seed=3))
     run.save_checkpoint(tmp_path / "b.ckpt")
     records = [torch.load(tmp_path / name, weights_only=True)[RECORD] for name in ("a.ckpt", "b.ckpt")]
+    training = [record.pop("training") for record in records]
     assert records[0] == records[1]
+    assert training[0].keys() == training[1].keys()
+    assert all(found["metrics"].keys() >= {"train/loss", "val/loss"} for found in training)
 
 
 def test_numbers_of_numpy_in_a_description_do_not_make_a_checkpoint_unsafe(tmp_path):

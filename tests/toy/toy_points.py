@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from quintet.core import Augmented, DataModule, Fault, QuintetError, StepResult, Task
+from quintet.core.export import Deployable
 from quintet.core.task import command
 
 
@@ -107,6 +108,17 @@ class SmallNet(nn.Module):
         return self.head(self.dropout(self.activation(self.norm(self.hidden(x)))))
 
 
+class DeployedPoints(nn.Module):
+    """From points to the probabilities of their classes, those near the line made evener."""
+
+    def __init__(self, task: Task, temperature: float) -> None:
+        super().__init__()
+        self.task, self.temperature = task, temperature
+
+    def forward(self, points: Tensor) -> tuple[Tensor]:
+        return ((self.task(points) / self.temperature).softmax(-1),)
+
+
 class PointClassifier(Task):
     """Which class a point belongs to."""
 
@@ -144,6 +156,12 @@ class PointClassifier(Task):
             writer.writerow(self.description.classes)
             writer.writerows(torch.cat(results).tolist())
         return [path]
+
+    def deployable(self, temperature: float = 1.0) -> Deployable:
+        about = {"classes": self.description.classes}
+        points, axes = torch.linspace(-2, 2, 10).view(5, 2), {"points": {0: "batch"}}
+        module = DeployedPoints(self, temperature)
+        return Deployable(module, {"points": points[:2]}, {"points": points[2:]}, axes, ["probabilities"], about)
 
     @command
     def weigh(self, data: DataModule, trainer: Any, folder: Path, digits: int = 2) -> list[Path]:
