@@ -1,7 +1,8 @@
 """Image classification and segmentation: models, the data modules `Digits`, `ImageFolder` and `MaskFolder`, the tasks
-`ImageClassifier` and `SemanticSegmenter`.
+`ImageClassifier`, `SemanticSegmenter` and `FeatureExtractor`.
 
-Importing this package registers its models; data, tasks and pictures load when they are first asked for.
+Importing this package registers its models, also with timm, as `quintet_<name>`, once that is imported; data, tasks and
+pictures load when they are first asked for.
 """
 
 from importlib import import_module
@@ -12,6 +13,7 @@ from . import models
 _HOMES = {
     "ImageClassifier": "tasks",
     "ImagePredictions": "tasks",
+    "FeatureExtractor": "tasks",
     "SemanticSegmenter": "tasks",
     "MaskPredictions": "tasks",
     "Digits": "data",

@@ -82,7 +82,8 @@ def load_backbone(
     state = source.state_dict()
     network.load_state_dict(state)
     replaced = list(head_keys_of(network)) if num_classes != source.pretrained_cfg["num_classes"] else []
-    return LoadReport(f"timm:{full}", "timm", len(state) - len(replaced), head_replaced=replaced)
+    licence = source.pretrained_cfg.get("license") or ""
+    return LoadReport(f"timm:{full}", "timm", licence, loaded=len(state) - len(replaced), head_replaced=replaced)
 
 
 def build_segmentation_network(
@@ -151,13 +152,16 @@ def load_segmentation_backbone(
             f"cannot load the weights of {backbone} ({_first_line(error)}); fetch the file elsewhere and pass its "
             "path as model.pretrained=FILE"
         ) from None
-    return LoadReport(str(which) if is_file else backbone, "timm", len(maps.network.state_dict()))
+    licence = "" if is_file else maps.network.pretrained_cfg.get("license") or ""
+    return LoadReport(str(which) if is_file else backbone, "timm", licence, loaded=len(maps.network.state_dict()))
 
 
 def layer_groups_of(network: nn.Module, backbone: str | Backbone) -> list[list[str]]:
     """Prefixes of parameter names from the first layer to the last, without the head; empty where nobody says."""
     if not is_timm(backbone):
         return network.layer_groups() if hasattr(network, "layer_groups") else []
+    if not hasattr(network, "group_matcher"):
+        return []
     from timm.models import group_parameters
 
     head = set(head_keys_of(network))

@@ -19,6 +19,7 @@ from quintet.core.pretrained import load_weights
 from quintet.core.task import Task
 from quintet.vision import ImageClassifier
 from quintet.vision.backbones import build_backbone, head_keys_of, layer_groups_of, load_backbone
+from quintet.vision.data.images import ImageDescription
 from quintet.vision.models import VisionTransformer
 
 HERE = __name__
@@ -264,3 +265,27 @@ def test_published_weights_of_packaged_models_load_by_file(tmp_path):
     network = build_backbone("vit_tiny", 4, 3, arguments)
     assert load_backbone(network, "vit_tiny", str(path), 4, 3, arguments).head_replaced
     load_weights(source, path)
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(tmp_path):
+    description = ImageDescription(["a", "b"], 3, [32, 32], [0.5] * 3, [0.25] * 3, [1, 1])
+
+    def made(backbone, **arguments):
+        task = ImageClassifier(backbone, **arguments)
+        task.adopt(description)
+        return task
+
+    small = {"depth": 1, "image_size": 32}
+    trained = made("vit_tiny", backbone_arguments=small)
+    with pytest.raises(
+        QuintetError, match=r"the checkpoint is of another model: .* give the model it was trained with"
+    ):
+        made("nat_mini", backbone_arguments={"dim": 32, "depths": [1]}).load_state_dict(trained.state_dict())
+    path = tmp_path / "vit.ckpt"
+    torch.save({"state_dict": trained.state_dict(), "quintet": trained.record()}, path)
+    with pytest.raises(QuintetError, match=r"vit.ckpt does not fit NeighborhoodAttentionTransformer: .* missing"):
+        made("nat_mini", backbone_arguments={"dim": 32, "depths": [1]}, pretrained=str(path))
+    again = made("vit_tiny", backbone_arguments=small, pretrained=str(path))
+    assert torch.equal(
+        again.network.encoder.blocks[0].mixer.qkv.weight, trained.network.encoder.blocks[0].mixer.qkv.weight
+    )

@@ -74,6 +74,7 @@ class Digits(DataModule):
             mean=[train.mean().item()],
             std=[train.std().item()],
             class_counts=[labels.count(digit) for digit in range(10)],
+            fit="stretch",
         )
 
     def prepare(self, stages: tuple[str, ...]) -> None:

@@ -2,30 +2,52 @@
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from rich.table import Table
 from torch.utils.data import Dataset
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError, nearest
+from ..pictures.contact_sheet import COLUMNS, contact_sheet
 from .images import (
     UNLABELLED,
     ImageDescription,
     ImageFiles,
     OnImage,
     channel_statistics,
+    check_channels,
+    display_image,
     height_and_width,
     published_statistics,
 )
 from .mask_sources import holds_masks
 from .report import report
-from .scan import ImageFacts, bit_depth_of, refuse_unusable, relative, scan, too_bright, twins, usable
-from .sources import Entry, find_labelled, find_unlabelled, holds_labelled_images, natural
-from .splits import check_fractions, remedy_without, split_entries
+from .scan import (
+    ImageFacts,
+    bit_depth_of,
+    near_twins,
+    other_bands,
+    outliers,
+    refuse_unusable,
+    relative,
+    scan,
+    span_of,
+    twins,
+    unlike,
+    usable,
+)
+from .several_labels import rarest
+from .sources import Entry, Listing, find_labelled, find_unlabelled, holds_labelled_images, natural
+from .splits import check_fractions, divided_groups, named_groups, remedy_without, split_entries
 from .transforms import Fit, Recipe, augmentation, evaluation
 
 MEASURED = 1000  # training images from which mean and standard deviation are taken
@@ -41,9 +63,10 @@ class Examination:
     facts: dict[Path, ImageFacts]
     faults: list[Fault]
     remarks: list[str]
+    several: bool = False  # labels an image
 
     def counts(self, part: str) -> dict[str, int]:
-        found = Counter(entry.label for entry in self.parts[part])
+        found = Counter(name for entry in self.parts[part] for name in entry.names)
         return {name: found[name] for name in self.classes}
 
 
@@ -55,19 +78,25 @@ class ImageFolder(DataModule):
         root/<class>/*.jpg                        split here: seeded, stratified, equal files kept together
         root/{train,val,test}/<class>/*.jpg       or valid, validation; a missing part is split off train
         root.csv with path,label[,split][,group]  paths relative to the CSV; images of one group stay in one part
+        root.csv with path,<class>,<class>,...    0 or 1 in each class's column: several labels an image, or none
 
-    and prediction any folder, file or CSV of images. Every image Pillow reads is taken, upright, as RGB or grayscale.
+    and prediction any folder, file or CSV of images. Every image Pillow reads is taken, upright, as RGB or grayscale;
+    so are TIFF of any number of bands and arrays (.npy).
     All files are decoded once before training; what was found of them is remembered in the user's cache folder.
 
     Args:
         root: the folder or CSV.
         image_size: what the network sees, one number or height and width.
-        channels: 3 for RGB, 1 for grayscale.
+        channels: 3 for RGB, 1 for grayscale, or the number of bands, with normalization="data".
         augmentation: none, light, medium or strong (quintet.vision.data.transforms).
         flip: mirror training images; off where left and right matter.
         fit: how evaluation brings an image to its size: cut the middle out ("crop"), "pad" or "stretch".
         val_fraction: share of the images for validation where the user has not split them.
         test_fraction: share for the test; 0 for none, 1 to test on everything.
+        group: what names a group of images that must stay in one part: a column of the CSV, or a regular expression
+            for the path of an image below root, e.g. "(patient[0-9]+)" (the bracket, else the whole match).
+        label_separator: what stands between the labels of an image in the CSV's column, e.g. ";" in "cat;dog"; None
+            means one label an image.
         normalization: subtract and divide by the statistics of published weights, or of these images ("data").
         on_error: "raise" refuses files, rows and folders that cannot be used, "skip" leaves them out and says so.
         batch_size: images in a batch.
@@ -82,12 +111,14 @@ class ImageFolder(DataModule):
         self,
         root: str | Path,
         image_size: int | tuple[int, int] | list[int] = 224,
-        channels: Literal[1, 3] = 3,
+        channels: int = 3,
         augmentation: Recipe = "medium",
         flip: bool = True,
         fit: Fit = "crop",
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
+        group: str | None = None,
+        label_separator: str | None = None,
         normalization: Literal["imagenet", "inception", "clip", "data"] = "imagenet",
         on_error: Literal["raise", "skip"] = "raise",
         *,
@@ -99,7 +130,12 @@ class ImageFolder(DataModule):
         self.root = Path(root).expanduser()
         self.image_size = height_and_width(image_size)
         check_fractions(val_fraction, test_fraction)
+        check_channels(channels, normalization)
         self.channels = channels
+        self.group = group
+        if label_separator is not None and not label_separator.strip():
+            raise QuintetError("data.label_separator is blank; give what stands between labels, such as ';' or '|'")
+        self.label_separator = label_separator
         self.augmentation = augmentation
         self.flip = flip
         self.fit = fit
@@ -130,6 +166,27 @@ class ImageFolder(DataModule):
     def description(self) -> ImageDescription:
         return self._described or self._measured
 
+    def unlabelled_description(self) -> ImageDescription:
+        """How to read the images, whatever they show: a description without classes."""
+        paths = [entry.path for entry in find_unlabelled(self.root).entries]
+        facts, faults = scan(paths, self.root)
+        faults += other_bands(facts, self.channels, self.root)
+        refuse_unusable(faults, [], self.root, self.on_error == "skip", known=True)
+        entries = [Entry(path) for path in facts]
+        return self._described_by(Examination({"train": entries}, {}, [], facts, faults, []))
+
+    def labelled_parts(self) -> dict[str, tuple[str, str]]:
+        """The label and the part of each image by its path, whatever classes a model knows; empty without labels."""
+        if not holds_labelled_images(self.root):
+            return {}
+        listing = find_labelled(self.root, self.group, self.label_separator)
+        grouped, _ = named_groups(listing.entries, listing.pattern, self.root, lambda path: relative(path, self.root))
+        facts, _ = scan([entry.path for entry in grouped], self.root)
+        readable = [entry for entry in grouped if entry.path in facts]
+        stratum = rarest(readable) if listing.several else attrgetter("label")
+        parts, _ = split_entries(readable, facts, self.fractions, self.seed, label_of=stratum)
+        return {str(entry.path): (entry.label, part) for part, entries in parts.items() for entry in entries}
+
     def faults(self) -> list[Fault]:
         return self.examination.faults
 
@@ -140,29 +197,65 @@ class ImageFolder(DataModule):
     @cached_property
     def examination(self) -> Examination:
         """The user's folder, looked through once; faults are listed, not raised."""
-        listing = find_labelled(self.root)
-        facts, faults = scan([entry.path for entry in listing.entries], self.root)
+        listing = find_labelled(self.root, self.group, self.label_separator)
+        grouped, ungrouped = named_groups(
+            listing.entries, listing.pattern, self.root, lambda path: relative(path, self.root)
+        )
+        facts, faults = scan([entry.path for entry in grouped], self.root)
         described = self._described
+        faults = [
+            *ungrouped,
+            *faults,
+            *other_bands(facts, described.channels if described else self.channels, self.root),
+        ]
         if described:
-            faults += too_bright(facts, described.bit_depth, self.root)
-        readable = [entry for entry in listing.entries if entry.path in facts]
-        parts, origins = split_entries(readable, facts, self.fractions, self.seed)
-        classes = described.classes if described else sorted({entry.label for entry in parts["train"]}, key=natural)
+            faults += unlike(facts, described, self.root)
+        readable = [entry for entry in grouped if entry.path in facts]
+        if described and listing.several and not described.multi_label:
+            raise QuintetError(f"{self.root} gives images several labels, the model was trained to give them one")
+        stratum = rarest(readable) if listing.several else attrgetter("label")
+        parts, origins = split_entries(readable, facts, self.fractions, self.seed, label_of=stratum)
+        seen = {name for entry in parts["train"] for name in entry.names}
+        classes = sorted(seen, key=natural)
+        if listing.columns:
+            classes = [name for name in listing.columns if name in seen]
+        if described:
+            classes = described.classes
         if not described and len(classes) < 2:
             found = f"only the class '{classes[0]}'" if classes else "no class"
-            faults = [Fault(str(self.root), f"has {found} to train on", "a classifier needs two"), *faults]
+            lacking = Fault(str(self.root), f"has {found} to train on", "a classifier needs two")
+            # Where nothing could be read, the reason comes first.
+            faults = [lacking, *faults] if classes else [*faults, lacking]
         known = set(classes)
         for part, entries in parts.items():
-            parts[part] = [entry for entry in entries if entry.label in known]
-            faults += self._unknown_labels([entry for entry in entries if entry.label not in known], classes, part)
+            parts[part] = [entry for entry in entries if known.issuperset(entry.names)]
+            unknown = [entry for entry in entries if not known.issuperset(entry.names)]
+            faults += self._unknown_labels(unknown, classes, part)
         return Examination(
             parts,
             origins,
             classes,
             facts,
             [*listing.faults, *faults],
-            listing.remarks + twins(parts, facts, self.root, "label"),
+            [
+                *listing.remarks,
+                *divided_groups(parts),
+                *twins(parts, facts, self.root, "label"),
+                *near_twins(parts, facts, self.root),
+                *outliers(facts, self.root),
+                *self._separators(listing),
+            ],
+            listing.several,
         )
+
+    def _separators(self, listing: Listing) -> Iterator[str]:
+        """A remark where labels look like several."""
+        for mark in ";|,":
+            if not listing.several and (found := [entry for entry in listing.entries if mark in (entry.label or "")]):
+                yield (
+                    f"{len(found)} labels hold '{mark}', e.g. '{found[0].label}'; if those are several labels of an "
+                    f"image, say data.label_separator='{mark}'"
+                )
 
     def _usable(self) -> Examination:
         """The examination, once nothing stands in the way of training."""
@@ -175,7 +268,8 @@ class ImageFolder(DataModule):
         """Labels that training never sees, one fault a label."""
         examples: dict[str, list[Entry]] = defaultdict(list)
         for entry in entries:
-            examples[str(entry.label)].append(entry)
+            for name in set(entry.names).difference(classes):
+                examples[name].append(entry)
         return [
             Fault(
                 found[0].where or relative(found[0].path, self.root),
@@ -186,12 +280,36 @@ class ImageFolder(DataModule):
             for label, found in examples.items()
         ]
 
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        """A contact sheet: some images of each class, training images first."""
+        found = self.examination
+        known, draw = self._described or self._unmeasured(found), random.Random(self.seed)
+        images: dict[str, list[tuple[Image.Image, str]]] = {name: [] for name in found.classes}
+        for entries in found.parts.values():
+            for entry in draw.sample(entries, len(entries)):
+                for name in entry.names:
+                    if len(images[name]) < COLUMNS:
+                        images[name].append((display_image(entry.path, known), entry.path.name))
+        if found.classes:
+            yield "contact_sheet", contact_sheet(images, f"{self.root.name}: images of each class")
+
     @cached_property
     def _measured(self) -> ImageDescription:
         """The description of these images, from the training part."""
-        found = self._usable()
+        return self._described_by(self._usable())
+
+    def _described_by(self, found: Examination) -> ImageDescription:
+        description = self._unmeasured(found)
+        if self.normalization == "data":
+            description.mean, description.std = self._statistics(description, found.parts["train"])
+        else:
+            description.mean, description.std = published_statistics(self.normalization, self.channels)
+        return description
+
+    def _unmeasured(self, found: Examination) -> ImageDescription:
+        """The description but for the statistics."""
         counts = found.counts("train")
-        description = ImageDescription(
+        return ImageDescription(
             classes=list(counts),
             channels=self.channels,
             image_size=self.image_size,
@@ -200,12 +318,10 @@ class ImageFolder(DataModule):
             class_counts=list(counts.values()),
             bit_depth=bit_depth_of(found.facts.values()),
             fit=self.fit,
+            span=span_of(found.facts[entry.path] for entry in found.parts["train"]),
+            multi_label=found.several,
+            training_images=len(found.parts["train"]),
         )
-        if self.normalization == "data":
-            description.mean, description.std = self._statistics(description, found.parts["train"])
-        else:
-            description.mean, description.std = published_statistics(self.normalization, self.channels)
-        return description
 
     def _statistics(self, description: ImageDescription, entries: list[Entry]) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over a seeded sample of the training images."""
@@ -217,7 +333,13 @@ class ImageFolder(DataModule):
     def _dataset_of(self, entries: list[Entry], stage: str) -> Dataset:
         known = self.description()
         label_of = {name: label for label, name in enumerate(known.classes)}
-        paths, labels = [entry.path for entry in entries], [label_of[entry.label] for entry in entries]
+        paths = [entry.path for entry in entries]
+        labels = [[label_of[name] for name in entry.names] for entry in entries]
+        if known.multi_label:
+            none = torch.zeros(len(label_of))
+            labels = [none.index_fill(0, torch.tensor(own, dtype=torch.long), 1) for own in labels]
+        else:
+            labels = [own for (own,) in labels]
         if stage != "train":
             return ImageFiles(paths, labels, known, evaluation(known.image_size, known.mean, known.std, known.fit))
         changed = augmentation(self.augmentation, known.image_size, known.mean, known.std, self.flip, known.fit)
@@ -230,7 +352,7 @@ class ImageFolder(DataModule):
             )
         known, listing = self._described, find_unlabelled(self.root)
         found = [entry.path for entry in listing.entries]
-        paths = usable(found, listing.faults, self.root, known.bit_depth, skip=self.on_error == "skip")
+        paths = usable(found, listing.faults, self.root, known, skip=self.on_error == "skip")
         return ImageFiles(
             paths, [UNLABELLED] * len(paths), known, evaluation(known.image_size, known.mean, known.std, known.fit)
         )

@@ -1,4 +1,4 @@
-"""What an image is to a task: its description, its sample, and reading a file of any mode as 8-bit grayscale or RGB."""
+"""What an image is to a task: its description, its sample, and reading a file as a picture or as numbers."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import QuintetError
+from .bands import Bands, as_numbers, read_bands
 
 UNLABELLED = -1
 
@@ -34,6 +36,17 @@ def height_and_width(image_size: int | Sequence[int]) -> list[int]:
     return sides
 
 
+def check_channels(channels: int, normalization: str) -> None:
+    """Raises QuintetError for the option data.channels where it is none, or where no published statistics fit it."""
+    if channels < 1:
+        raise QuintetError(f"data.channels is {channels}; give the number of bands an image has")
+    if channels not in (1, 3) and normalization != "data":
+        raise QuintetError(
+            f"data.normalization={normalization} is of red, green and blue; with data.channels={channels} give "
+            "data.normalization=data"
+        )
+
+
 def published_statistics(normalization: str, channels: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel that published weights were trained with."""
     mean, std = NORMALIZATIONS[normalization]
@@ -46,13 +59,16 @@ class ImageDescription:
 
     Args:
         classes: names, in the order of the labels.
-        channels: 1 for grayscale, 3 for RGB.
+        channels: 1 for grayscale, 3 for RGB, else the number of bands.
         image_size: height and width the network sees.
         mean: one value a channel, subtracted from values in [0, 1].
         std: one value a channel, divided by afterwards.
         class_counts: training images of each class.
-        bit_depth: bits that grayscale images of more than 8 bits really use; they are divided by 2^bit_depth - 1.
+        bit_depth: bits that images of more than 8 bits really use; they are divided by 2^bit_depth - 1.
         fit: how an image of another shape is brought to `image_size`: crop, pad or stretch.
+        multi_label: an image may have several classes, or none.
+        training_images: their number; None where it was not counted.
+        span: what is 0 and what is 1 in images of fractions or of numbers with a sign; None where there are none.
     """
 
     classes: list[str]
@@ -61,8 +77,16 @@ class ImageDescription:
     mean: list[float]
     std: list[float]
     class_counts: list[int]
-    bit_depth: int = 16
+    bit_depth: int = 8
     fit: str = "crop"
+    span: list[float] | None = None
+    multi_label: bool = False
+    training_images: int | None = None
+
+    @property
+    def numbers(self) -> bool:
+        """Whether images are read as numbers in full precision, and not as 8-bit pictures of Pillow."""
+        return self.channels not in (1, 3) or self.bit_depth > 8 or self.span is not None
 
 
 class ImageSample(NamedTuple):
@@ -88,17 +112,17 @@ class ImageFiles(Dataset):
 
     Args:
         paths: the files.
-        labels: one a file, -1 where unknown.
+        labels: one a file, -1 where unknown; of several labels an image, a vector of zeros and ones each.
         description: how to read them (channels, size, bit depth).
-        transform: applied to each PIL image; None hands out the PIL image.
+        transform: applied to each image as `load_image` returns it; None hands that out.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
-        labels: Sequence[int],
+        labels: Sequence[int] | Sequence[Tensor],
         description: ImageDescription,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self.paths, self.labels = list(paths), list(labels)
         self.description = description
@@ -110,12 +134,7 @@ class ImageFiles(Dataset):
     def __getitem__(self, index: int) -> ImageSample:
         path = self.paths[index]
         # Twice the size the network sees keeps a random crop sharp; a large JPEG is decoded at a fraction of its cost.
-        image = read_image(
-            path,
-            self.description.channels,
-            at_least=2 * max(self.description.image_size),
-            bit_depth=self.description.bit_depth,
-        )
+        image = load_image(path, self.description, at_least=2 * max(self.description.image_size))
         return ImageSample(self.transform(image) if self.transform else image, self.labels[index], str(path))
 
 
@@ -132,11 +151,74 @@ class ImagesInMemory(Dataset):
         return ImageSample(self.images[index], self.labels[index], self.names[index])
 
 
+def load_image(
+    path: str | Path, description: ImageDescription, at_least: int | None = None
+) -> Image.Image | Float[Tensor, "channels height width"]:
+    """An image as a model of this description sees files: an 8-bit picture, or numbers (quintet.vision.data.bands).
+
+    Raises QuintetError for files that cannot be read so; `at_least` is that of `read_image`.
+    """
+    if not description.numbers:
+        return read_image(path, description.channels, at_least, description.bit_depth)
+    content = content_of(path)
+    try:
+        found = bands_of(content, description.channels, signed=description.span is not None)
+        return as_numbers(found, description.channels, description.bit_depth, description.span)
+    except QuintetError as error:
+        raise QuintetError(f"{path} {error}") from None
+
+
+def display_image(path: str | Path, description: ImageDescription) -> Image.Image:
+    """An image as RGB for a person to look at; of several bands the first three, or the first of two."""
+    image = load_image(path, description)
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    pixels = (visible(image).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert("RGB")
+
+
+def visible(image: Float[Tensor, "*batch channels height width"]) -> Float[Tensor, "*batch shown height width"]:
+    """Of more bands than three the first three, of two the first."""
+    channels = image.shape[-3]
+    return image if channels in (1, 3) else image[..., : 3 if channels > 3 else 1, :, :]
+
+
+def bands_of(content: bytes, channels: int, signed: bool = False) -> Bands:
+    """The values of any image file, upright; pictures in gray or RGB unless they have just so many `channels`.
+
+    Of formats that keep no sign apart, `signed` says whether numbers without one are of the same kind as those with.
+    """
+    found = read_bands(content)
+    if found is not None:
+        return found
+    image = open_image(content)
+    if image.mode not in (*DEEP_MODES, "F"):
+        if channels in (1, 3) or len(image.getbands()) != channels:
+            return Bands(_with_bands(np.asarray(upright(image, 1 if channels == 1 else 3))))
+        ImageOps.exif_transpose(image, in_place=True)
+        return Bands(_with_bands(np.asarray(image)))
+    ImageOps.exif_transpose(image, in_place=True)
+    values = _with_bands(np.asarray(image))
+    signed = signed and image.mode == "I"
+    return Bands(values if image.mode == "F" or signed or values.min() < 0 else values.astype(np.uint32))
+
+
+def _with_bands(values: np.ndarray) -> np.ndarray:
+    return values[..., None] if values.ndim == 2 else values
+
+
+def content_of(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise QuintetError(f"{path} cannot be read: {error.strerror}") from None
+
+
 def read_image(path: str | Path, channels: int = 3, at_least: int | None = None, bit_depth: int = 16) -> Image.Image:
-    """Reads any image Pillow reads as 8-bit RGB or grayscale, upright.
+    """Reads any image of gray or colour as 8-bit RGB or grayscale, upright.
 
     The EXIF orientation is applied, palettes and CMYK are converted, transparency is laid over white, of several frames
-    the first is taken, and grayscale of more than 8 bits is divided by 2^bit_depth - 1.
+    the first is taken, and values of more than 8 bits are divided by 2^bit_depth - 1.
 
     Args:
         path: the file.
@@ -147,11 +229,12 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None,
     Raises:
         QuintetError: the file is empty, damaged, truncated or of a mode that has no meaning as a photograph.
     """
+    content = content_of(path)
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise QuintetError(f"{path} cannot be read: {error.strerror}") from None
-    try:
+        deep = read_bands(content)
+        if deep is not None:
+            pixels = (as_numbers(deep, channels, bit_depth) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
         return upright(open_image(content, at_least, gray=channels == 1), channels, bit_depth)
     except QuintetError as error:
         raise QuintetError(f"{path} {error}") from None
@@ -211,8 +294,8 @@ def channel_statistics(images: Dataset) -> tuple[list[float], list[float]]:
 
 
 def denormalize(images: Tensor, description: ImageDescription) -> Tensor:
-    """Undoes the normalization of a batch (B, C, H, W): values in [0, 1] for display."""
+    """Undoes the normalization of a batch (B, C, H, W): values in [0, 1] for display, of many bands the first three."""
     mean, std = (
         torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (description.mean, description.std)
     )
-    return (images.detach().float().cpu() * std + mean).clamp(0, 1)
+    return visible(images.detach().float().cpu() * std + mean).clamp(0, 1)

@@ -4,17 +4,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
-from statistics import median
 
 from ...core.data import Fault
 from .mask_report import MaskExamination
 from .mask_sources import MaskEntry, MaskListing
 from .masks import MOST_CLASSES, MaskDescription, MaskFacts, distinct_colours, facts_of_mask
-from .scan import ImageFacts, relative, scan, too_bright, twins
-from .splits import split_entries
+from .scan import ImageFacts, near_twins, other_bands, outliers, relative, scan, twins, unlike
+from .splits import divided_groups, named_groups, split_entries
 
 BINARY = ["background", "foreground"]
-OUTLYING = 4  # how many times more or fewer pixels than the middle image make one remarkable
 
 
 def examine(
@@ -24,6 +22,8 @@ def examine(
     ignored_ids: Sequence[int],
     fractions: Mapping[str, float],
     seed: int,
+    channels: int = 3,
+    group: str | None = None,
     described: MaskDescription | None = None,
 ) -> MaskExamination:
     """Looks through all images and masks of a listing; faults are listed, not raised.
@@ -35,33 +35,38 @@ def examine(
         ignored_ids: ids that count nowhere.
         fractions: shares of "val" and "test" where the user has not split.
         seed: of the split.
+        channels: of the images.
+        group: regular expression of the group in an image's path.
         described: what a model was trained on, which then decides about classes.
     """
-    facts, faults = scan([entry.path for entry in listing.entries], root)
-    masks, mask_faults = scan([entry.mask for entry in listing.entries], root, MaskFacts, facts_of_mask)
-    faults = [*listing.faults, *faults, *mask_faults]
+    grouped, ungrouped = named_groups(listing.entries, group, root, lambda path: relative(path, root))
+    facts, faults = scan([entry.path for entry in grouped], root)
+    masks, mask_faults = scan([entry.mask for entry in grouped], root, MaskFacts, facts_of_mask)
+    faults = [*listing.faults, *ungrouped, *faults, *mask_faults, *other_bands(facts, channels, root)]
     if described:
-        faults += too_bright(facts, described.bit_depth, root)
-    readable = [entry for entry in listing.entries if entry.path in facts and entry.mask in masks]
+        faults += unlike(facts, described, root)
+    readable = [entry for entry in grouped if entry.path in facts and entry.mask in masks]
     matching = [entry for entry in readable if _same_size(facts[entry.path], masks[entry.mask])]
     faults += [_size_fault(entry, facts, masks, root) for entry in readable if entry not in set(matching)]
-    parts, origins = split_entries(matching, facts, fractions, seed, each="")
-    remarks = list(listing.remarks)
+    everything = set().union(*(fact.ids for fact in masks.values()))
+    binary = everything <= {0, 255} and 255 in everything
+    ignored = [] if binary else list(ignored_ids)
+    rarest = _rarest({entry: masks[entry.mask].ids for entry in matching}, ignored)
+    parts, origins = split_entries(matching, facts, fractions, seed, " of the images by their rarest class", rarest.get)
+    remarks = [*listing.remarks, *divided_groups(parts)]
     if described:
         classes, ids, ignored = list(described.classes), list(described.ids), list(described.ignored_ids)
         palette = described.palette
     else:
         training = [masks[entry.mask] for entry in parts["train"]]
-        everything = set().union(*(fact.ids for fact in masks.values()))
-        if everything <= {0, 255} and 255 in everything:
-            ids, ignored = [0, 255], []
+        if binary:
+            ids = [0, 255]
             classes = list(names) if names and len(names) == 2 else BINARY
             remarks.append(f"masks hold 0 and 255 alone: read as {classes[0]} and {classes[1]}")
         else:
-            ignored = list(ignored_ids)
             seen = sorted(set().union(*(fact.ids for fact in training)) - set(ignored))
             classes, ids = _named(seen, names, ignored)
-            faults += _half_binary(parts, masks, ignored, root)
+            faults += _half_binary(parts, masks, ids, ignored, root)
         palette = _palette(training, classes, ids)
         faults += _too_few_or_many(classes, root)
     known = {*ids, *ignored}
@@ -71,8 +76,14 @@ def examine(
     parts = {part: [entry for entry in entries if entry not in unknown] for part, entries in parts.items()}
     used = {entry.path for entries in parts.values() for entry in entries}
     facts = {path: fact for path, fact in facts.items() if path in used}
-    remarks += [*twins(parts, facts, root, "mask"), *_outliers(facts, root)]
+    remarks += [*twins(parts, facts, root, "mask"), *near_twins(parts, facts, root), *outliers(facts, root)]
     return MaskExamination(parts, origins, classes, ids, ignored, palette, facts, masks, faults, remarks)
+
+
+def _rarest(ids_of: Mapping[MaskEntry, Mapping[int, int]], ignored: Sequence[int]) -> dict[MaskEntry, int]:
+    """Of each mask the id that fewest masks hold: what a split is stratified by."""
+    held = Counter(value for ids in ids_of.values() for value in ids if value not in ignored)
+    return {entry: min(ids, key=lambda value: (held.get(value, len(ids_of)), value)) for entry, ids in ids_of.items()}
 
 
 def _named(seen: list[int], names: Sequence[str] | None, ignored: Sequence[int]) -> tuple[list[str], list[int]]:
@@ -104,6 +115,9 @@ def _size_fault(
     entry: MaskEntry, facts: Mapping[Path, ImageFacts], masks: Mapping[Path, MaskFacts], root: Path
 ) -> Fault:
     image, mask = facts[entry.path], masks[entry.mask]
+    if entry.where and not entry.mask.is_relative_to(root if root.is_dir() else root.parent):
+        sizes = f"says {mask.width} x {mask.height}, its image is {image.width} x {image.height}"
+        return Fault(entry.where, sizes, "correct its height and width, and its polygons")
     what = f"is {mask.width} x {mask.height}, its image {relative(entry.path, root)} {image.width} x {image.height}"
     if (image.width, image.height) == (mask.height, mask.width):
         return Fault(relative(entry.mask, root), what, "turn the mask as the image is shown upright (EXIF)")
@@ -111,13 +125,17 @@ def _size_fault(
 
 
 def _half_binary(
-    parts: Mapping[str, Sequence[MaskEntry]], masks: Mapping[Path, MaskFacts], ignored: Sequence[int], root: Path
+    parts: Mapping[str, Sequence[MaskEntry]],
+    masks: Mapping[Path, MaskFacts],
+    ids: Sequence[int],
+    ignored: Sequence[int],
+    root: Path,
 ) -> list[Fault]:
     """Masks of 0 and 255 among masks of 0 and 1, whose objects would all be ignored."""
     entries = [entry for part in parts.values() for entry in part]
     odd = [entry for entry in entries if 255 in masks[entry.mask].ids and masks[entry.mask].ids.keys() <= {0, 255}]
     others = set().union(*(masks[entry.mask].ids for entry in entries if entry not in set(odd)))
-    if not odd or 255 not in ignored or others - {255} != {0, 1}:
+    if not odd or 255 not in ignored or (list(ids) != [0, 1] and others - {255} != {0, 1}):
         return []
     what = f"holds 0 and 255 while others hold 0 and 1 ({len(odd)} mask{'s' * (len(odd) > 1)} like it)"
     return [Fault(relative(odd[0].mask, root), what, "write 1 for 255 there: 255 is ignored")]
@@ -165,21 +183,3 @@ def _palette(training: Sequence[MaskFacts], classes: Sequence[str], ids: Sequenc
     unnamed = [f"class {value}" for value in ids]
     first = 0 if classes and classes[0].lower() in (unnamed[0], "background", "void", "other", "none") else 1
     return distinct_colours(len(ids) + first)[first:]
-
-
-def _outliers(facts: Mapping[Path, ImageFacts], root: Path) -> list[str]:
-    """A remark on images far larger or smaller than the others."""
-    if len(facts) < 3:
-        return []
-    middle = median(fact.width * fact.height for fact in facts.values())
-    odd = [path for path, fact in facts.items() if not middle / OUTLYING < fact.width * fact.height < middle * OUTLYING]
-    if not odd:
-        return []
-    first = facts[odd[0]]
-    sizes = Counter((fact.width, fact.height) for fact in facts.values())
-    (width, height), _ = sizes.most_common(1)[0]
-    are = "1 image has" if len(odd) == 1 else f"{len(odd)} images have"
-    return [
-        f"{are} far more or fewer pixels than the others ({width} x {height} mostly), "
-        f"e.g. {relative(odd[0], root)} with {first.width} x {first.height}"
-    ]

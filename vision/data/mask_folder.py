@@ -1,26 +1,32 @@
 """Images with masks of one's own: two folders or a CSV, looked through before training."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import torch
+from matplotlib.figure import Figure
 from rich.table import Table
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError
-from .images import channel_statistics, height_and_width, published_statistics
+from ..pictures import ShownMask, overlay_grid
+from ..pictures.masks import reduced
+from .images import channel_statistics, check_channels, display_image, height_and_width, published_statistics
 from .mask_classes import examine
 from .mask_report import MaskExamination, report
 from .mask_sources import MaskEntry, find_masks, holds_masks
-from .masks import MaskDescription, MaskFiles, MaskSample, collate_masks
-from .scan import bit_depth_of, refuse_unusable, usable
+from .masks import MaskDescription, MaskFiles, MaskSample, collate_masks, index_table, read_mask
+from .scan import bit_depth_of, refuse_unusable, span_of, usable
 from .sources import find_unlabelled
 from .splits import check_fractions, remedy_without
 from .transforms import PairedTransform, Recipe, paired_augmentation, paired_evaluation
 
+SHOWN = 16  # images of the contact sheet
 MEASURED = 500  # training images from which mean and standard deviation are taken
 
 
@@ -43,9 +49,11 @@ class MaskFolder(DataModule):
         root/images/* and root/masks/*            equal names; split here: seeded, equal files kept together
         root/images/{train,val,test}/* ...        or root/{train,val,test}/{images,masks}/*, or train/ and trainannot/
         root.csv with image,mask[,split][,group]  paths relative to the CSV; images of one group stay in one part
+        root.json, or a folder with such files    polygons and run lengths as COCO writes them, for each part or for all
 
-    and prediction any folder, file or CSV of images. A mask holds class ids, as gray values or as indices of a palette;
-    masks of 0 and 255 alone are read as background and foreground. Classes are what the training masks hold, or what
+    and prediction any folder, file or CSV of images. Images are what Pillow reads, TIFF of any number of bands,
+    and arrays (.npy). A mask holds class ids, as gray values or as indices of a palette; masks of 0 and 255 alone are
+    read as background and foreground. Classes are what the training masks hold, or what
     `classes` (or root/classes.txt, one name a line) names. All files are decoded once before training.
 
     Args:
@@ -55,11 +63,13 @@ class MaskFolder(DataModule):
             windows of this size and predicts by sliding one over the image.
         classes: names in the order of the ids; None takes classes.txt, or numbers.
         ignore_index: ids that count nowhere, e.g. void; one number, several, or none.
-        channels: 3 for RGB, 1 for grayscale.
+        channels: 3 for RGB, 1 for grayscale, or the number of bands, with normalization="data".
         augmentation: none, light, medium or strong (quintet.vision.data.transforms).
         flip: mirror training images; off where left and right matter.
         val_fraction: share of the images for validation where the user has not split them.
         test_fraction: share for the test; 0 for none, 1 to test on everything.
+        group: what names a group of images that must stay in one part: a column of the CSV, or a regular expression
+            for the path of an image below root, e.g. "^(patient[0-9]+)/" (the bracket, else the whole match).
         normalization: subtract and divide by the statistics of published weights, or of these images ("data").
         on_error: "raise" refuses files, rows and folders that cannot be used, "skip" leaves them out and says so.
         batch_size: images in a batch.
@@ -77,11 +87,12 @@ class MaskFolder(DataModule):
         fit: Literal["stretch", "window"] = "stretch",
         classes: list[str] | None = None,
         ignore_index: int | list[int] | None = 255,
-        channels: Literal[1, 3] = 3,
+        channels: int = 3,
         augmentation: Recipe = "medium",
         flip: bool = True,
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
+        group: str | None = None,
         normalization: Literal["imagenet", "inception", "clip", "data"] = "imagenet",
         on_error: Literal["raise", "skip"] = "raise",
         *,
@@ -101,7 +112,9 @@ class MaskFolder(DataModule):
         if wrong := [value for value in given if not 0 <= value <= 65535]:
             raise QuintetError(f"data.ignore_index holds {wrong[0]}; ids in mask files lie between 0 and 65535")
         self.ignored_ids = sorted(set(given))
+        check_channels(channels, normalization)
         self.channels = channels
+        self.group = group
         self.augmentation = augmentation
         self.flip = flip
         self.fractions = {"val": val_fraction, "test": test_fraction}
@@ -144,7 +157,8 @@ class MaskFolder(DataModule):
     @cached_property
     def examination(self) -> MaskExamination:
         """The user's folder, looked through once; faults are listed, not raised."""
-        listing = find_masks(self.root)
+        described = self._described
+        listing = find_masks(self.root, self.group, described.classes if described else None)
         return examine(
             self.root,
             listing,
@@ -152,7 +166,9 @@ class MaskFolder(DataModule):
             ignored_ids=self.ignored_ids,
             fractions=self.fractions,
             seed=self.seed,
-            described=self._described,
+            channels=described.channels if described else self.channels,
+            group=listing.pattern,
+            described=described,
         )
 
     def _usable(self) -> MaskExamination:
@@ -162,24 +178,30 @@ class MaskFolder(DataModule):
         refuse_unusable(found.faults, found.classes, self.root, skip, known)
         return found
 
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        """A contact sheet: images under their masks, so chosen that every class is seen where there is room."""
+        found = self.examination
+        entries = [(part, entry) for part, entries in found.parts.items() for entry in entries]
+        if not entries or not found.ids:
+            return
+        entries = random.Random(self.seed).sample(entries, len(entries))
+        ids_of = {entry: found.mask_facts[entry.mask].ids for _, entry in entries}
+        rare_first = sorted(found.ids, key=lambda value: sum(value in ids for ids in ids_of.values()))
+        covering = [next((item for item in entries if value in ids_of[item[1]]), None) for value in rare_first]
+        chosen = list(dict.fromkeys(item for item in (*covering, *entries) if item is not None))[:SHOWN]
+        known = self._described or self._unmeasured(found)
+        table, items = index_table(known), []
+        for part, entry in chosen:
+            pixels = v2.functional.pil_to_tensor(display_image(entry.path, known)) / 255
+            mask = torch.from_numpy(table[read_mask(entry.mask)])
+            items.append(reduced(ShownMask(pixels, mask, name=f"{part}: {entry.path.name}")))
+        yield "contact_sheet", overlay_grid(items, known.classes, known.palette, f"{self.root.name}: images and masks")
+
     @cached_property
     def _measured(self) -> MaskDescription:
         """The description of these images and masks, from the training part."""
         found = self._usable()
-        pixels = found.pixels("train")
-        description = MaskDescription(
-            classes=found.classes,
-            channels=self.channels,
-            image_size=self.image_size,
-            mean=[0.0] * self.channels,
-            std=[1.0] * self.channels,
-            class_counts=[pixels[value] for value in found.ids],
-            bit_depth=bit_depth_of(found.facts.values()),
-            fit=self.fit,
-            ids=found.ids,
-            ignored_ids=found.ignored_ids,
-            palette=found.palette,
-        )
+        description = self._unmeasured(found)
         if self.normalization == "data":
             entries = found.parts["train"]
             chosen = random.Random(self.seed).sample(entries, min(MEASURED, len(entries)))
@@ -190,13 +212,31 @@ class MaskFolder(DataModule):
             description.mean, description.std = published_statistics(self.normalization, self.channels)
         return description
 
+    def _unmeasured(self, found: MaskExamination) -> MaskDescription:
+        """The description but for the statistics."""
+        pixels = found.pixels("train")
+        return MaskDescription(
+            classes=found.classes,
+            channels=self.channels,
+            image_size=self.image_size,
+            mean=[0.0] * self.channels,
+            std=[1.0] * self.channels,
+            class_counts=[pixels[value] for value in found.ids],
+            bit_depth=bit_depth_of(found.facts.values()),
+            fit=self.fit,
+            span=span_of(found.facts[entry.path] for entry in found.parts["train"]),
+            ids=found.ids,
+            ignored_ids=found.ignored_ids,
+            palette=found.palette,
+        )
+
     def _dataset_of(self, entries: list[MaskEntry], stage: str) -> Dataset:
         known = self.description()
         images, masks = [entry.path for entry in entries], [entry.mask for entry in entries]
         seen = (known.image_size, known.mean, known.std)
         if stage != "train":
             return MaskFiles(images, masks, known, paired_evaluation(*seen, fit=known.fit))
-        changed = paired_augmentation(self.augmentation, *seen, flip=self.flip, fit=known.fit)
+        changed = paired_augmentation(self.augmentation, *seen, flip=self.flip, fit=known.fit, numbers=known.numbers)
         return Augmented(MaskFiles(images, masks, known), OnPair(changed))
 
     def _unlabelled(self) -> Dataset:
@@ -207,11 +247,11 @@ class MaskFolder(DataModule):
             )
         if holds_masks(self.root):
             # Of a folder with masks in it, the images alone.
-            listing = find_masks(self.root)
+            listing = find_masks(self.root, known=known.classes)
             paths, faults = [entry.path for entry in listing.entries], []
         else:
             unlabelled = find_unlabelled(self.root)
             paths, faults = [entry.path for entry in unlabelled.entries], unlabelled.faults
-        paths = usable(paths, faults, self.root, known.bit_depth, skip=self.on_error == "skip")
+        paths = usable(paths, faults, self.root, known, skip=self.on_error == "skip")
         seen = paired_evaluation(known.image_size, known.mean, known.std, fit=known.fit)
         return MaskFiles(paths, None, known, seen)

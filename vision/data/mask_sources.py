@@ -2,12 +2,13 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
+from .coco import CocoFile, coco_files, read_coco
 from .sources import SPLITS, check_folder, delimiter_of, header_of, images_below, is_table, nothing_found, subfolders
 
 IMAGE_FOLDERS = ("images", "image", "img", "imgs", "photos", "jpegimages", "input", "inputs")
@@ -50,24 +51,31 @@ class MaskListing:
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     classes: list[str] | None = None
+    pattern: str | None = None  # of groups, where they are not a column
 
 
-def find_masks(root: Path) -> MaskListing:
+def find_masks(root: Path, group: str | None = None, known: Sequence[str] | None = None) -> MaskListing:
     """Images with masks of the same name, in one of
 
         root/images/*  root/masks/*                       split here
         root/images/{train,val,test}/*  root/masks/...    or with the two levels the other way round
         root/{train,val,test}/*  root/{train,val,test}annot/*
         root.csv with image,mask[,split][,group]          paths relative to the CSV
+        root.json                                         polygons as COCO writes them
+        root/**/*.json beside or above the images         the same for each part (quintet.vision.data.coco)
 
     `images` and `masks` have the usual other names too, and root/classes.txt may name the classes, one a line.
 
-    Raises QuintetError where there is nothing to read.
+    `group` is a column of the CSV or a pattern, `known` the classes of a model. Raises QuintetError where there is
+    nothing to read.
     """
+    if files := _drawable(root):
+        coco = read_coco(files, known)
+        return MaskListing([MaskEntry(*found) for found in coco.found], coco.faults, coco.remarks, coco.classes, group)
     if root.is_file():
-        return read_mask_csv(root)
+        return read_mask_csv(root, group)
     check_folder(root)
-    listing = MaskListing()
+    listing = MaskListing(pattern=group)
     read: set[Path] = set()
     for images, masks, split in _pairs_of_folders(root):
         _match(images, masks, split, listing, root)
@@ -89,13 +97,23 @@ def find_masks(root: Path) -> MaskListing:
 
 def holds_masks(root: Path) -> bool:
     """Whether a path looks like something `find_masks` reads; looks at no more than it must."""
-    if root.is_file():
-        return is_table(root) and {"image", "mask"} <= set(header_of(root))
-    return root.is_dir() and any(True for _ in _pairs_of_folders(root))
+    if root.is_file() and is_table(root):
+        return {"image", "mask"} <= set(header_of(root))
+    return (root.is_dir() and any(True for _ in _pairs_of_folders(root))) or bool(_drawable(root))
 
 
-def read_mask_csv(path: Path) -> MaskListing:
-    """Rows of image,mask and optionally split and group; paths are relative to the CSV. Faults name row numbers."""
+def _drawable(root: Path) -> list[CocoFile]:
+    """Files of annotations, unless there are masks already."""
+    if root.is_dir() and any(any(images_below(masks)) for _, masks, _ in _pairs_of_folders(root)):
+        return []
+    return coco_files(root)
+
+
+def read_mask_csv(path: Path, group: str | None = None) -> MaskListing:
+    """Rows of image,mask and optionally split and group; paths are relative to the CSV. Faults name row numbers.
+
+    `group` names another column of groups; what is no column is a pattern, for the listing to hand on.
+    """
     if not is_table(path):
         raise QuintetError(f"{path} is neither a folder nor a CSV of image,mask")
     header = header_of(path)
@@ -104,7 +122,8 @@ def read_mask_csv(path: Path) -> MaskListing:
             f"{path} has no column {' and no column '.join(repr(name) for name in missing)}; "
             f"its first row says {', '.join(header) or 'nothing'}, expected image,mask and optionally split,group"
         )
-    listing = MaskListing()
+    column = (group or "group").strip().lower()
+    listing = MaskListing(pattern=None if group is None or column in header else group)
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file, fieldnames=header, delimiter=delimiter_of(path))
         next(rows)
@@ -122,7 +141,7 @@ def read_mask_csv(path: Path) -> MaskListing:
                 listing.faults.append(Fault(where, f"names {absent[0]}, which does not exist", remedy))
             else:
                 image, mask = path.parent / value["image"], path.parent / value["mask"]
-                listing.entries.append(MaskEntry(image, mask, SPLITS.get(split), value.get("group") or None, where))
+                listing.entries.append(MaskEntry(image, mask, SPLITS.get(split), value.get(column) or None, where))
     if not listing.entries and not listing.faults:
         raise QuintetError(f"{path} has a header but no rows; add one row an image")
     return listing

@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset, default_collate
 
 from ...core.errors import QuintetError
-from .images import ImageDescription, open_image, read_image
+from .bands import NUMPY, read_bands
+from .images import ImageDescription, content_of, load_image, open_image
 
 IGNORED = 255
 MOST_CLASSES = 255  # an index is one byte, and one value of it is taken
@@ -72,14 +73,21 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Raises QuintetError for files that are empty, damaged, compressed with loss, or that hold colours without a palette.
     """
+    content = content_of(path)
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise QuintetError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return ids_of(open_image(content))
+        return _decoded(content)[0]
     except QuintetError as error:
         raise QuintetError(f"{path} {error}") from None
+
+
+def _decoded(content: bytes) -> tuple[np.ndarray, str, list[int] | None]:
+    """Ids, mode and colours of the palette, if any, of a file; raises QuintetError that lacks only the file's name."""
+    if content.startswith(NUMPY):
+        bands = read_bands(content)
+        return _ids(bands.values), bands.mode, None
+    image = open_image(content)
+    palette = image.getpalette("RGB") if image.mode == "P" else None
+    return ids_of(image), image.mode, palette
 
 
 def ids_of(image: Image.Image) -> np.ndarray:
@@ -87,7 +95,10 @@ def ids_of(image: Image.Image) -> np.ndarray:
     if image.format in ("JPEG", "MPO"):
         raise QuintetError("is a JPEG, whose compression changes class ids")
     ImageOps.exif_transpose(image, in_place=True)
-    values = np.asarray(image)
+    return _ids(np.asarray(image))
+
+
+def _ids(values: np.ndarray) -> np.ndarray:
     if values.ndim == 3:
         # Gray saved as RGB, with or without an alpha channel that says nothing.
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
@@ -114,9 +125,8 @@ def facts_of_mask(path: Path) -> MaskFacts | str:
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     try:
-        image = open_image(content)
-        palette = image.getpalette("RGB") if image.mode == "P" else None
-        ids, counts = np.unique(ids_of(image), return_counts=True)
+        values, mode, palette = _decoded(content)
+        ids, counts = np.unique(values, return_counts=True)
     except QuintetError as error:
         return str(error)
     except Exception as error:  # a damaged EXIF block
@@ -129,7 +139,8 @@ def facts_of_mask(path: Path) -> MaskFacts | str:
         and 2 * counts[(ids == 0) | (ids == 255)].sum() > counts.sum()
     ):
         return f"holds {len(ids)} values between black and white: a mask drawn or resized with soft edges"
-    return MaskFacts(image.width, image.height, image.mode, hashlib.sha256(content).hexdigest(), pixels, palette)
+    height, width = values.shape
+    return MaskFacts(width, height, mode, hashlib.sha256(content).hexdigest(), pixels, palette)
 
 
 def index_table(description: MaskDescription) -> np.ndarray:
@@ -146,7 +157,7 @@ class MaskFiles(Dataset):
         images: the files.
         masks: one an image, or None for all of them.
         description: how to read them.
-        transform: from (PIL image, mask or None) to what the sample holds of them.
+        transform: from (image as `load_image` returns it, mask or None) to what the sample holds of them.
     """
 
     def __init__(
@@ -154,7 +165,7 @@ class MaskFiles(Dataset):
         images: Sequence[Path],
         masks: Sequence[Path] | None,
         description: MaskDescription,
-        transform: Callable[[Image.Image, np.ndarray | None], tuple[Any, Any]] | None = None,
+        transform: Callable[[Any, np.ndarray | None], tuple[Any, Any]] | None = None,
     ) -> None:
         self.images, self.masks = list(images), None if masks is None else list(masks)
         self.description = description
@@ -166,9 +177,10 @@ class MaskFiles(Dataset):
 
     def __getitem__(self, index: int) -> MaskSample:
         path, known = self.images[index], self.description
-        image = read_image(path, known.channels, bit_depth=known.bit_depth)
+        image = load_image(path, known)
+        size = tuple(image.shape[-2:]) if isinstance(image, torch.Tensor) else (image.height, image.width)
         mask = None if self.masks is None else self.table[read_mask(self.masks[index])]
-        sample = MaskSample(image, mask, str(path), (image.height, image.width))
+        sample = MaskSample(image, mask, str(path), size)
         if self.transform is None:
             return sample
         image, mask = self.transform(image, mask)

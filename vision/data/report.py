@@ -49,7 +49,7 @@ def _parts(found: "Examination") -> Table:
     for part in found.parts:
         counts = [count for count in found.counts(part).values() if count]
         spread = f"{min(counts)} to {max(counts)}" if counts else "-"
-        table.add_row(part, f"{sum(counts):,}", str(len(counts)), spread, found.origins[part])
+        table.add_row(part, f"{len(found.parts[part]):,}", str(len(counts)), spread, found.origins[part])
     return table
 
 
@@ -106,6 +106,11 @@ def _remarks(found: "Examination", image_size: Sequence[int]) -> Iterable[str]:
         yield f"{small:,} of {len(facts):,} images are smaller than {width} x {height} and are enlarged"
     if several := sum(fact.frames > 1 for fact in facts):
         yield f"{several:,} files hold several frames; the first is taken"
+    if found.several:
+        entries = [entry for part in found.parts.values() for entry in part]
+        bare = sum(not entry.names for entry in entries)
+        mean = sum(len(entry.names) for entry in entries) / max(1, len(entries))
+        yield f"images have several labels, {mean:.1f} on average; {bare:,} of {len(entries):,} have none"
     train = found.counts("train")
     present = [count for count in train.values() if count]
     if present and max(present) >= 5 * min(present):

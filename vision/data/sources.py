@@ -4,7 +4,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from PIL import Image
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
+from .several_labels import Labels, labels_of
 
 SPLITS = {
     "train": "train",
@@ -40,18 +41,31 @@ NOT_PHOTOGRAPHS = {
     ".fits",
 }
 
+ARRAYS = frozenset({".npy"})
+
 CLEANUP = "remove it, or put images in"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image as the user listed it; what they did not say is None, `where` names a CSV's row."""
+    """One image as the user listed it; what they did not say is None, `where` names a CSV's row.
+
+    Where images may have several labels, `labels` holds them, maybe none, and `label` is the text of all.
+    """
 
     path: Path
     label: str | None = None
     split: str | None = None
     group: str | None = None
     where: str | None = None
+    labels: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes of the image."""
+        if self.labels is not None:
+            return self.labels
+        return () if self.label is None else (self.label,)
 
 
 @dataclass
@@ -61,17 +75,23 @@ class Listing:
     entries: list[Entry] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    pattern: str | None = None  # of groups, where they are not a column
+    several: bool = False  # labels an image
+    columns: list[str] | None = None  # the classes, where each has a column
 
 
-def find_labelled(root: Path) -> Listing:
+def find_labelled(root: Path, group: str | None = None, separator: str | None = None) -> Listing:
     """Images with labels: `root/<class>/*`, `root/{train,val,test}/<class>/*` or a CSV of path,label[,split][,group].
 
-    Raises QuintetError where there is nothing to read.
+    `group` is a column of the CSV or a pattern, `separator` stands between several labels of an image. Raises
+    QuintetError where there is nothing to read.
     """
     if root.is_file():
-        return read_csv(root)
+        return read_csv(root, group=group, separator=separator)
+    if separator is not None:
+        raise QuintetError(f"data.label_separator is of a CSV; {root} is a folder, in which each image has one label")
     check_folder(root)
-    listing = Listing()
+    listing = Listing(pattern=group)
     folders = subfolders(root)
     splits = [folder for folder in folders if folder.name.lower() in SPLITS and subfolders(folder)]
     if splits:
@@ -104,27 +124,41 @@ def find_unlabelled(root: Path) -> Listing:
 def holds_labelled_images(root: Path) -> bool:
     """Whether a path looks like something `find_labelled` reads; looks at no more than it must."""
     if root.is_file():
-        return is_table(root) and {"path", "label"} <= set(header_of(root))
+        header = header_of(root) if is_table(root) else []
+        several = labels_of(root, header, delimiter_of(root), None, "") if "path" in header else None
+        return "path" in header and ("label" in header or several is not None)
     return root.is_dir() and any(True for folder in subfolders(root) for _ in images_below(folder))
 
 
-def read_csv(path: Path, labelled: bool = True) -> Listing:
-    """Rows of path,label and optionally split and group; paths are relative to the CSV. Faults name row numbers."""
+def read_csv(path: Path, labelled: bool = True, group: str | None = None, separator: str | None = None) -> Listing:
+    """Rows of path,label and optionally split and group; paths are relative to the CSV. Faults name row numbers.
+
+    With a `separator`, or one column of 0 and 1 a class in place of `label`, an image has several labels, or none.
+
+    `group` names another column of groups; what is no column is a pattern, for the listing to hand on.
+    """
     if not is_table(path):
         raise QuintetError(f"{path} is neither a folder nor a CSV of path,label")
     header = header_of(path)
-    needed = ["path", "label"] if labelled else ["path"]
+    column = (group or "group").strip().lower()
+    labels = labels_of(path, header, delimiter_of(path), separator, column) if labelled else None
+    needed = ["path", "label"] if labelled and (labels is None or labels.columns is None) else ["path"]
     if missing := [name for name in needed if name not in header]:
         raise QuintetError(
             f"{path} has no column {' and no column '.join(repr(name) for name in missing)}; "
             f"its first row says {', '.join(header) or 'nothing'}, expected path,label and optionally split,group"
         )
-    listing = Listing()
+    listing = Listing(
+        pattern=None if group is None or column in header else group,
+        several=labels is not None,
+        columns=list(labels.columns.values()) if labels and labels.columns else None,
+    )
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file, fieldnames=header, delimiter=delimiter_of(path))
         next(rows)
         for row in rows:
-            entry = _entry(row, f"{path.name} row {rows.line_num}", path.parent, labelled, listing.faults)
+            where = f"{path.name} row {rows.line_num}"
+            entry = _entry(row, where, path.parent, labelled, listing.faults, column, labels)
             if entry is not None:
                 listing.entries.append(entry)
     if not listing.entries and not listing.faults:
@@ -132,20 +166,36 @@ def read_csv(path: Path, labelled: bool = True) -> Listing:
     return listing
 
 
-def _entry(row: dict, where: str, folder: Path, labelled: bool, faults: list[Fault]) -> Entry | None:
+def _entry(
+    row: dict,
+    where: str,
+    folder: Path,
+    labelled: bool,
+    faults: list[Fault],
+    column: str = "group",
+    labels: Labels | None = None,
+) -> Entry | None:
     """The image of one row, or None and a fault."""
     value = {name: (text or "").strip() for name, text in row.items() if isinstance(name, str)}
     file, label, split = value["path"], value.get("label", ""), value.get("split", "").lower()
     if not file:
         faults.append(Fault(where, "has no path", "fill it in or delete the row"))
-    elif labelled and not label:
+    elif labelled and not label and labels is None:
         faults.append(Fault(where, f"has no label for {file}", "fill it in or delete the row"))
     elif labelled and split and split not in SPLITS:
         faults.append(Fault(where, f"has the split '{split}'", "write train, val or test"))
     elif not (folder / file).is_file():
         faults.append(Fault(where, f"names {file}, which does not exist", "paths are relative to the CSV; correct it"))
     else:
-        return Entry(folder / file, label or None, SPLITS.get(split), value.get("group") or None, where)
+        entry = Entry(folder / file, label or None, SPLITS.get(split), value.get(column) or None, where)
+        if labels is None:
+            return entry
+        try:
+            names = labels.of(value)
+        except QuintetError as error:
+            faults.append(Fault(where, str(error), "write 0 or 1"))
+            return None
+        return replace(entry, label="; ".join(names) or "none", labels=names)
     return None
 
 
@@ -216,7 +266,7 @@ def _suffixes() -> frozenset[str]:
     return (
         frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
         - NOT_PHOTOGRAPHS
-    )
+    ) | ARRAYS
 
 
 def is_table(path: Path) -> bool:

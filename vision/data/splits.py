@@ -1,21 +1,16 @@
-"""Seeded stratified splits that never separate what belongs together."""
+"""Parts of labelled images: as the user split them, and the rest stratified so that equal files stay together."""
 
-import random
-from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from ...core.data import Fault
 from ...core.errors import QuintetError
-
-
-def check_fractions(val_fraction: float, test_fraction: float) -> None:
-    """Raises QuintetError where they are no shares of one whole."""
-    for name, value in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= value <= 1:
-            raise QuintetError(f"data.{name} is {value}; it lies between 0 and 1")
-    if val_fraction + test_fraction > 1:
-        raise QuintetError(f"data.val_fraction {val_fraction} + data.test_fraction {test_fraction} is more than 1")
+from ...core.splits import check_fractions as check_fractions
+from ...core.splits import stratified_split as stratified_split
 
 
 def remedy_without(stage: str, fractions: Mapping[str, float], images: str) -> str:
@@ -31,6 +26,7 @@ def split_entries(
     fractions: Mapping[str, float],
     seed: int,
     each: str = " of each class",
+    label_of: Callable[[Any], Hashable] = attrgetter("label"),
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """The parts as the user split them, where what they left open is split off the rest; and where each came from.
 
@@ -40,6 +36,7 @@ def split_entries(
         fractions: shares for "val" and "test".
         seed: of the shuffle.
         each: what the shares are taken of, for people.
+        label_of: the class of an entry, of which every part gets its share.
     """
     parts: dict[str, list[Any]] = {"train": [], "val": [], "test": []}
     for entry in entries:
@@ -48,9 +45,8 @@ def split_entries(
     open_parts = {name: fraction for name, fraction in fractions.items() if not parts[name]}
     if parts["train"] and any(open_parts.values()):
         pool = parts["train"]
-        # Equal files, or what the user calls a group, must not stand on both sides.
-        groups = [entry.group or facts[entry.path].digest for entry in pool]
-        chosen = stratified_split([entry.label for entry in pool], open_parts, seed, groups)
+        groups = belonging_together(pool, facts)
+        chosen = stratified_split([label_of(entry) for entry in pool], open_parts, seed, groups)
         for name, indices in chosen.items():
             parts[name] = [pool[index] for index in indices]
         for name, fraction in open_parts.items():
@@ -59,45 +55,61 @@ def split_entries(
     return parts, origins
 
 
-def stratified_split(
-    labels: Sequence[Hashable],
-    fractions: Mapping[str, float],
-    seed: int = 0,
-    groups: Sequence[Hashable] | None = None,
-    rest: str = "train",
-) -> dict[str, list[int]]:
-    """Indices of each part: every class gives its fraction to each of them, what is left goes to `rest`.
+def belonging_together(entries: Sequence[Any], facts: Mapping[Path, Any]) -> list[int]:
+    """A number for each entry, the same for all that must not stand on two sides: equal files, and those of a group.
 
-    The parts are disjoint and complete. A class is shuffled by (seed, class) alone, so adding images of one class moves
-    no image of another. A class with enough images gives each part at least one; every class keeps some in `rest`.
-
-    Args:
-        labels: class of each sample.
-        fractions: share of each part, e.g. {"val": 0.15, "test": 0.15}; they sum to at most 1.
-        seed: of the shuffle.
-        groups: samples of one group stay in one part; the group counts for the class of its first sample.
-        rest: name of the part that takes what is left.
+    Chains count: an equal file in two groups makes them one.
     """
-    members: dict[Hashable, list[int]] = defaultdict(list)
-    for index in range(len(labels)):
-        members[index if groups is None else groups[index]].append(index)
-    by_label: dict[Hashable, list[list[int]]] = defaultdict(list)
-    for indices in members.values():
-        by_label[labels[indices[0]]].append(indices)
-    nothing_left = sum(fractions.values()) > 1 - 1e-9
-    wanted = [name for name, fraction in fractions.items() if fraction > 0]
-    parts: dict[str, list[int]] = {name: [] for name in (rest, *fractions)}
-    for label, bundles in by_label.items():
-        random.Random(f"{seed}/{label}").shuffle(bundles)
-        total = sum(len(bundle) for bundle in bundles)
-        at_least = 1 if len(bundles) > len(wanted) else 0
-        room = {name: max(at_least, int(total * fractions[name] + 0.5)) for name in wanted}
-        for position, bundle in enumerate(bundles, 1):
-            fitting = next((name for name in wanted if room[name] >= len(bundle)), None)
-            # The last bundle stays, so that rounding never takes a class away from training.
-            stays = fitting is None or position == len(bundles)
-            name = (wanted[-1] if nothing_left else rest) if stays else fitting
-            parts[name] += bundle
-            if name in room:
-                room[name] -= len(bundle)
-    return {name: sorted(indices) for name, indices in parts.items()}
+    parent = list(range(len(entries)))
+
+    def root_of(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, entry in enumerate(entries):
+        ties = [("file", facts[entry.path].digest)] + ([("group", entry.group)] if entry.group else [])
+        for tie in ties:
+            parent[root_of(index)] = root_of(first.setdefault(tie, index))
+    return [root_of(index) for index in range(len(entries))]
+
+
+def named_groups(
+    entries: Sequence[Any], pattern: str | None, root: Path, name_of: Callable[[Path], str]
+) -> tuple[list[Any], list[Fault]]:
+    """Entries with the group that a regular expression finds in their path below the user's folder.
+
+    The group is what the first bracket matches, or the whole match without one. A fault for every path without a match.
+    Raises QuintetError for a pattern that is none.
+    """
+    if pattern is None:
+        return list(entries), []
+    try:
+        search = re.compile(pattern).search
+    except re.error as error:
+        raise QuintetError(f"data.group is no regular expression: {pattern!r} ({error})") from None
+    named, faults = [], []
+    for entry in entries:
+        found = search(name_of(entry.path))
+        if found:
+            named.append(replace(entry, group=found[1] if found.re.groups else found[0]))
+        else:
+            remedy = "make data.group match every path, e.g. by an empty alternative"
+            faults.append(Fault(entry.where or name_of(entry.path), f"does not match data.group={pattern}", remedy))
+    return named, faults
+
+
+def divided_groups(parts: Mapping[str, Sequence[Any]]) -> list[str]:
+    """A remark on groups that the user's own split puts into several parts."""
+    where: dict[str, list[str]] = {}
+    for part, entries in parts.items():
+        for group in {entry.group for entry in entries if entry.group}:
+            where.setdefault(group, []).append(part)
+    divided = {group: names for group, names in where.items() if len(names) > 1}
+    if not divided:
+        return []
+    group, names = next(iter(sorted(divided.items())))
+    stand = "1 group stands" if len(divided) == 1 else f"{len(divided)} groups stand"
+    return [f"{stand} in two parts (leakage), e.g. {group} in {' and '.join(names)}"]

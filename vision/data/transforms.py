@@ -1,4 +1,4 @@
-"""Augmentation recipes for photographs and for tiny images, and the fixed way images are seen in evaluation.
+"""Augmentation recipes for photographs, images of many bands and tiny images, and the fixed way of evaluation.
 
 Everything random comes from torchvision.transforms.v2, which draws from torch's generator: the data module seeds it for
 each sample, so that augmentation does not depend on workers or resumption.
@@ -22,7 +22,7 @@ KEPT = 0.95
 
 
 class ResizeTo(nn.Module):
-    """Brings a PIL image to exactly `image_size`.
+    """Brings a PIL image, or numbers (C, H, W), to exactly `image_size`.
 
     Args:
         image_size: height and width of the result.
@@ -34,13 +34,51 @@ class ResizeTo(nn.Module):
         self.height, self.width = image_size
         self.fit = fit
 
-    def forward(self, image: Image.Image) -> Image.Image:
+    def forward(self, image: Image.Image | torch.Tensor) -> Image.Image | torch.Tensor:
+        if isinstance(image, torch.Tensor):
+            return self._of_numbers(image)
         size, bicubic = (self.width, self.height), Image.Resampling.BICUBIC
         if self.fit == "crop":
             return ImageOps.fit(image, size, bicubic, bleed=(1 - KEPT) / 2)
         if self.fit == "pad":
             return ImageOps.pad(image, size, bicubic, color="gray")
         return image.resize(size, bicubic)
+
+    def _of_numbers(self, image: torch.Tensor) -> torch.Tensor:
+        bicubic = {"interpolation": v2.InterpolationMode.BICUBIC, "antialias": True}
+        height, width = image.shape[-2:]
+        if self.fit == "crop":
+            scale = KEPT * min(height / self.height, width / self.width)
+            inner = max(1, round(self.height * scale)), max(1, round(self.width * scale))
+            top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+            return v2.functional.resized_crop(image, top, left, *inner, [self.height, self.width], **bicubic)
+        if self.fit == "pad":
+            scale = min(self.height / height, self.width / width)
+            inner = max(1, round(height * scale)), max(1, round(width * scale))
+            down, right = self.height - inner[0], self.width - inner[1]
+            edges = [right // 2, down // 2, right - right // 2, down - down // 2]
+            return v2.functional.pad(v2.functional.resize(image, list(inner), **bicubic), edges, fill=0.5)
+        return v2.functional.resize(image, [self.height, self.width], **bicubic)
+
+
+class BandJitter(nn.Module):
+    """Multiplies each band of numbers (C, H, W) by a random factor and adds a random offset, as light and sensors do.
+
+    Args:
+        strength: factors lie in 1 - strength to 1 + strength, offsets in a quarter of that around 0.
+    """
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+    def forward(self, *sample: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        pixels, *rest = sample
+        gain, offset = (torch.rand(2, len(pixels), 1, 1) * 2 - 1) * self.strength
+        changed = pixels * (1 + gain) + offset / 4
+        if isinstance(pixels, tv_tensors.Image):
+            changed = tv_tensors.Image(changed)
+        return (changed, *rest) if rest else changed
 
 
 def evaluation(image_size: Sequence[int], mean: Sequence[float], std: Sequence[float], fit: Fit = "crop") -> v2.Compose:
@@ -56,7 +94,7 @@ def augmentation(
     flip: bool = True,
     fit: Fit = "crop",
 ) -> v2.Compose:
-    """From a PIL image to a randomly changed, normalized tensor (C, H, W).
+    """From a PIL image, or numbers (C, H, W), to a randomly changed, normalized tensor (C, H, W).
 
     - none: as in evaluation.
     - light: random crop of at least 60 % of the area, mirrored.
@@ -78,6 +116,9 @@ def augmentation(
         "medium": (0.35, [v2.RandAugment(magnitude=6, interpolation=v2.InterpolationMode.BILINEAR)], 0.1),
         "strong": (0.08, [v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)], 0.25),
     }[recipe]
+    if len(mean) not in (1, 3):
+        # Colour changes know three colours: of other bands each is made lighter or darker.
+        changes = [BandJitter({"light": 0.0, "medium": 0.15, "strong": 0.3}[recipe])]
     crop = v2.RandomResizedCrop(tuple(image_size), (smallest, 1.0))
     mirror = [v2.RandomHorizontalFlip()] if flip else []
     return v2.Compose([crop, *mirror, *changes, *_normalized(mean, std), *_erasing(erased)])
@@ -104,11 +145,18 @@ def tiny_augmentation(recipe: Recipe, image_size: Sequence[int]) -> v2.Compose:
 
 def _normalized(mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
     return [
-        v2.PILToTensor(),
+        Pixels(),
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(list(mean), list(std), inplace=True),
         v2.ToPureTensor(),
     ]
+
+
+class Pixels(nn.Module):
+    """A PIL image as a tensor (C, H, W); a tensor stays as it is."""
+
+    def forward(self, image: Image.Image | torch.Tensor) -> torch.Tensor:
+        return image if isinstance(image, torch.Tensor) else v2.functional.pil_to_tensor(image)
 
 
 def _erasing(probability: float) -> list[nn.Module]:
@@ -116,12 +164,12 @@ def _erasing(probability: float) -> list[nn.Module]:
 
 
 class PairedTransform:
-    """From a PIL image and its mask of class indices to tensors: the image normalized, the mask moved along with it.
+    """From an image and its mask of class indices to tensors: the image normalized, the mask moved along with it.
 
     Only geometry touches the mask, by nearest neighbours; places that come from outside the image are ignored.
 
     Args:
-        changes: transforms of torchvision.transforms.v2 for the pair (both uint8 tensors).
+        changes: transforms of torchvision.transforms.v2 for the pair (both uint8 tensors, or the image of numbers).
         mean: of the normalization.
         std: of the normalization.
         mask_changes: whether `changes` apply to the mask too; evaluation compares at the mask's own size.
@@ -134,8 +182,10 @@ class PairedTransform:
         self.normalize = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))])
         self.mask_changes = mask_changes
 
-    def __call__(self, image: Image.Image, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        pixels = tv_tensors.Image(v2.functional.pil_to_tensor(image))
+    def __call__(
+        self, image: Image.Image | torch.Tensor, mask: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        pixels = tv_tensors.Image(Pixels()(image))
         indices = None if mask is None else tv_tensors.Mask(torch.from_numpy(mask))
         if indices is not None and self.mask_changes:
             pixels, indices = self.changes(pixels, indices)
@@ -162,6 +212,7 @@ def paired_augmentation(
     flip: bool = True,
     fit: str = "stretch",
     ignored: int = 255,
+    numbers: bool = False,
 ) -> PairedTransform:
     """A randomly changed image of `image_size` with its mask.
 
@@ -178,9 +229,13 @@ def paired_augmentation(
         flip: mirror left and right half of the time.
         fit: "stretch" takes crops of the whole image, "window" of windows at the image's own scale.
         ignored: mask value of places from outside the image.
+        numbers: images are numbers with white at 1 and not pictures with white at 255.
     """
     height, width = image_size
-    fill = {tv_tensors.Image: [round(255 * value) for value in mean], tv_tensors.Mask: ignored}
+    fill = {
+        tv_tensors.Image: list(mean) if numbers else [round(255 * value) for value in mean],
+        tv_tensors.Mask: ignored,
+    }
     smallest, degrees, jitter, blur = {
         "none": (1.0, 0, 0.0, False),
         "light": (0.5, 0, 0.2, False),
@@ -203,7 +258,9 @@ def paired_augmentation(
         changes.append(v2.Resize([height, width], antialias=True))
     if recipe != "none" and flip:
         changes.append(v2.RandomHorizontalFlip())
-    if jitter:
+    if jitter and len(mean) not in (1, 3):
+        changes.append(BandJitter(jitter))
+    elif jitter:
         # Hue costs more than all else together, and street signs, tissue and fruit are told by it.
         saturation = jitter if len(mean) == 3 else 0
         changes.append(v2.ColorJitter(jitter, jitter, saturation))

@@ -5,6 +5,7 @@ finest first, and called with the list of these maps (batch, channels, height, w
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -26,9 +27,32 @@ class Decoder(Protocol):
 
 def enlarge(x: Float[Tensor, "batch channels _rows _columns"], like: Tensor) -> Tensor:
     """`x` resampled bilinearly to the height and width of `like`."""
-    if x.shape[-2:] == like.shape[-2:]:
+    size = like.shape[-2:]
+    if x.shape[-2:] == size:
         return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    # Training on the CPU, where torch's backward is several times slower than that of two products of matrices, as long
+    # as these are small.
+    if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling() and max(x.shape[-2:]) <= 96:
+        rows, columns = (_bilinear(before, after, x.dtype) for before, after in zip(x.shape[-2:], size))
+        return rows @ x.contiguous() @ columns.T
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+@lru_cache(maxsize=64)
+def _bilinear(before: int, after: int, dtype: torch.dtype) -> Float[Tensor, "after before"]:
+    """The matrix that resamples a line of `before` values linearly to `after` ones."""
+    with torch.inference_mode(False), torch.no_grad():
+        lines = torch.eye(before, dtype=dtype).unsqueeze(0)
+        return F.interpolate(lines, size=after, mode="linear", align_corners=False)[0].T.contiguous()
+
+
+def pointwise(
+    x: Float[Tensor, "batch channels rows columns"],
+    weight: Float[Tensor, "out_channels channels"],
+    bias: Float[Tensor, " out_channels"],
+) -> Float[Tensor, "batch out_channels rows columns"]:
+    """A 1 x 1 convolution as one product of matrices for each image, whichever way `x` lies in memory."""
+    return (weight @ x.flatten(2) + bias.unsqueeze(-1)).unflatten(-1, x.shape[-2:])
 
 
 def convolution(channels: int, out_channels: int, size: int = 3) -> nn.Sequential:
@@ -71,10 +95,10 @@ class SegFormerHead(nn.Module):
         for x, projection, part in zip(
             maps, self.projections, reversed(self.fuse.weight.flatten(1).chunk(len(maps), 1))
         ):
-            tokens = F.linear(x.movedim(1, -1), part @ projection.weight, part @ projection.bias)
-            fused = fused + enlarge(tokens.movedim(-1, 1), maps[0])
-        tokens = self.dropout(F.relu(self.norm(fused))).movedim(1, -1)
-        return F.linear(tokens, self.classifier.weight.flatten(1), self.classifier.bias).movedim(-1, 1)
+            projected = pointwise(x, part @ projection.weight, part @ projection.bias)
+            fused = fused + enlarge(projected, maps[0])
+        x = self.dropout(F.relu(self.norm(fused)))
+        return pointwise(x, self.classifier.weight.flatten(1), self.classifier.bias)
 
 
 class UNetDecoder(nn.Module):

@@ -152,7 +152,11 @@ class NeighborhoodAttentionTransformer(Described, nn.Module):
 
     def forward_head(self, features: Float[Tensor, "batch rows columns dim"]) -> Float[Tensor, "batch classes"]:
         """Pools the tokens of `forward_features` and classifies."""
-        return self.head(features.flatten(1, 2).mean(dim=1))
+        return self.head(self.pool(features))
+
+    def pool(self, features: Float[Tensor, "batch rows columns dim"]) -> Float[Tensor, "batch dim"]:
+        """What the head sees of the tokens: their mean."""
+        return features.flatten(1, 2).mean(dim=1)
 
     def feature_maps(
         self, images: Float[Tensor, "batch channels height width"]

@@ -18,6 +18,7 @@ ANY_SIZE: tuple[dict[str, bool], ...] = (
     {},
 )
 PROBES = ((96, 160), (160, 64))
+FOR_MAPS = ("features_only", "out_indices")  # options that a classifier does not have
 
 
 class TimmMaps(nn.Module):
@@ -75,8 +76,32 @@ class TimmMaps(nn.Module):
         self.network.load_state_dict(source.state_dict())
 
     def layer_groups(self) -> list[list[str]]:
-        """Nothing: timm orders the layers of its classifiers, and their parts are renamed where maps are taken."""
-        return []
+        """Names of parameters from the first layer to the last, as timm orders those of its classifier; empty where it
+        does not.
+
+        Raises QuintetError where that order does not say where a parameter of the maps belongs.
+        """
+        import timm
+        from timm.models import group_parameters
+
+        options = {name: value for name, value in self.options.items() if name not in FOR_MAPS}
+        try:
+            with torch.device("meta"):
+                whole = timm.create_model(self.name, **options)
+            if not hasattr(whole, "group_matcher"):
+                return []
+        except (RuntimeError, NotImplementedError):  # built from tables of numbers, which the meta device cannot hold
+            whole = timm.create_model(self.name, **options)
+        groups = group_parameters(whole, whole.group_matcher(coarse=False))
+        layer_of = {_flat(name): layer for layer in groups for name in groups[layer]}
+        # Where maps are taken, timm writes stages.0 as stages_0, or puts the whole network below `model`.
+        own = {name: _flat(name.removeprefix("model.")) for name, _ in self.network.named_parameters()}
+        if unknown := [name for name, flat in own.items() if flat not in layer_of]:
+            raise QuintetError(f"model.layer_decay: timm does not say which layer of {self.name} {unknown[0]} is in")
+        return [
+            [f"network.{name}" for name, flat in own.items() if layer_of[flat] == layer]
+            for layer in sorted({layer_of[flat] for flat in own.values()})
+        ]
 
     def _accepted(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what the model calls "any image size"."""
@@ -118,3 +143,7 @@ class TimmMaps(nn.Module):
     def _own_size(self) -> tuple[int, int]:
         configuration = getattr(self.network, "pretrained_cfg", None) or self.network.default_cfg
         return tuple(configuration["input_size"][1:])
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")

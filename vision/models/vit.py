@@ -43,7 +43,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch rows columns dim"]:
         bottom, right = (-size % self.patch_size for size in images.shape[-2:])
-        if bottom or right:
+        # A graph that is exported takes images of other sizes than the one it is traced with.
+        if torch.compiler.is_exporting() or bottom or right:
             images = F.pad(images, (0, right, 0, bottom))
         return self.projection(images).movedim(1, -1)
 
@@ -146,9 +147,13 @@ class VisionTransformer(Described, nn.Module):
 
     def forward_head(self, features: Float[Tensor, "batch *tokens dim"]) -> Float[Tensor, "batch classes"]:
         """Pools the tokens of `forward_features` and classifies."""
+        return self.head(self.pool(features))
+
+    def pool(self, features: Float[Tensor, "batch *tokens dim"]) -> Float[Tensor, "batch dim"]:
+        """What the head sees of the tokens: the class token, or the mean of the patches."""
         if self.pooling == "token":
-            return self.head(features[:, 0])
-        return self.head(features.flatten(1, -2)[:, self.prefix_length :].mean(dim=1))
+            return features[:, 0]
+        return features.flatten(1, -2)[:, self.prefix_length :].mean(dim=1)
 
     def feature_maps(
         self, images: Float[Tensor, "batch channels height width"]

@@ -1,11 +1,10 @@
 """What a person looks at: images with their classes, images with their masks, and how often both are right."""
 
-from .images import COUNTED, NAMED, SHOWN, Gallery, Shown, confusion_matrix, image_grid
+from ...core.pictures import confusion_matrix
+from .images import SHOWN, Gallery, Shown, image_grid
 from .masks import MaskGallery, ShownMask, class_bars, mask_rows, overlay_grid, painted
 
 __all__ = [
-    "COUNTED",
-    "NAMED",
     "SHOWN",
     "Gallery",
     "MaskGallery",

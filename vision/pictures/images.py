@@ -8,19 +8,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Int
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ...core.pictures import shortened
+
 RIGHT, WRONG, NEUTRAL = "#0072B2", "#D55E00", "#333333"
-BLUES = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", "#9CCBE6", "#0072B2", "#003A5C"])
 SHOWN = 24  # images of a grid
-NAMED = 40  # classes up to which a confusion matrix names each one
-COUNTED = 20  # classes up to which it writes the counts
 
 
 @dataclass
@@ -96,71 +92,11 @@ def image_grid(items: Sequence[Shown], classes: Sequence[str], title: str) -> Fi
         colour = WRONG if item.wrong else RIGHT if known else NEUTRAL
         panel.spines[:].set(visible=known, color=colour, linewidth=2.5 if item.wrong else 1.2)
         mark = ("\N{BALLOT X} " if item.wrong else "\N{CHECK MARK} ") if known else ""
-        text = f"{mark}{_shortened(classes[item.predicted])} ({item.confidence:.0%})"
+        text = f"{mark}{shortened(classes[item.predicted])} ({item.confidence:.0%})"
         if item.wrong:
-            text += f"\ntrue: {_shortened(classes[item.true])}"
+            text += f"\ntrue: {shortened(classes[item.true])}"
         panel.set_title(text, fontsize=9, color=colour, parse_math=False)
     return figure
-
-
-def confusion_matrix(
-    counts: Int[Tensor, "classes classes"], classes: Sequence[str], what: str = "test images"
-) -> Figure:
-    """Rows are true classes, columns predicted ones; colour is the share of the row, numbers are counts.
-
-    Counts of more than five digits are written as shares of their row. With many classes the numbers, and then the
-    names, are left out and the most frequent confusions are listed beside.
-
-    Args:
-        counts: of each pair of classes.
-        classes: their names.
-        what: is counted, for the title.
-    """
-    number = len(classes)
-    values = counts.cpu().numpy()
-    shares = values / np.maximum(values.sum(1, keepdims=True), 1)
-    side = min(11.0, max(4.2, 0.42 * number + 1.6))
-    figure = Figure(figsize=(side + 3.2, side), layout="constrained")
-    panel, aside = figure.subplots(1, 2, width_ratios=(side, 2.6))
-    # The square root of the share, so that rare confusions are seen beside a full diagonal.
-    image = panel.imshow(shares, cmap=BLUES, norm=PowerNorm(0.5, 0, 1))
-    panel.set(xlabel="predicted", ylabel="true")
-    panel.set_title(f"{values.trace() / max(values.sum(), 1):.1%} of {values.sum():,} {what} right", fontsize=11)
-    if number <= NAMED:
-        names = [_shortened(name, 18) for name in classes]
-        upright = max(map(len, names)) > 3
-        panel.set_xticks(range(number), names, rotation=90 if upright else 0, fontsize=9, parse_math=False)
-        panel.set_yticks(range(number), names, fontsize=9, parse_math=False)
-    few = values.max() < 100_000
-    if number <= COUNTED:
-        for row, column in zip(*values.nonzero(), strict=True):
-            shade = "white" if shares[row, column] > 0.3 else "black"
-            text = f"{values[row, column]:,}" if few else f"{shares[row, column]:.0%}"
-            if few or shares[row, column] >= 0.005:
-                panel.text(column, row, text, ha="center", va="center", fontsize=9, color=shade)
-    # As tall as the square beside it: the scale at the bottom, the list above.
-    aside.set_box_aspect(side / 2.6)
-    aside.set_axis_off()
-    scale = aside.inset_axes((0, 0, 1, 0.03))
-    shown = {"ticks": (0, 0.1, 0.4, 1), "format": lambda share, _: f"{share:.0%}"}
-    figure.colorbar(image, cax=scale, orientation="horizontal", **shown)
-    scale.set_title("share of the true class", fontsize=9, loc="left")
-    scale.tick_params(labelsize=8)
-    aside.set_title("true \N{RIGHTWARDS ARROW} predicted", fontsize=10, loc="left")
-    lines = [
-        f"{values[pair]:,}  " + " \N{RIGHTWARDS ARROW} ".join(_shortened(classes[label], 14) for label in pair)
-        for pair in _confusions(values)[: int(side * 3)]
-    ]
-    text = "\n".join(lines) or "no mistakes"
-    aside.text(0, 0.99, text, va="top", fontsize=9, transform=aside.transAxes, parse_math=False, linespacing=1.5)
-    return figure
-
-
-def _confusions(values: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (true, predicted) of different classes, the most frequent first."""
-    rows, columns = values.nonzero()
-    pairs = [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if row != column]
-    return sorted(pairs, key=lambda pair: -values[pair])
 
 
 def _draw(panel: Axes, image: Tensor) -> None:
@@ -169,7 +105,3 @@ def _draw(panel: Axes, image: Tensor) -> None:
     tiny = min(pixels.shape[:2]) < 64
     gray = {"cmap": "gray", "vmin": 0, "vmax": 1} if pixels.shape[2] == 1 else {}
     panel.imshow(pixels.squeeze(2) if gray else pixels, interpolation="nearest" if tiny else "antialiased", **gray)
-
-
-def _shortened(name: str, longest: int = 16) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -192,15 +192,22 @@ def overlay_grid(
 
 
 def class_bars(
-    scores: Float[Tensor, " classes"], shares: Float[Tensor, " classes"], classes: Sequence[str], title: str
+    scores: Float[Tensor, " classes"],
+    shares: Float[Tensor, " classes"],
+    classes: Sequence[str],
+    title: str,
+    measure: str = "intersection over union",
+    of: str = "true pixels",
 ) -> Figure:
-    """Intersection over union of each class, the lowest at the bottom, beside its share of the true pixels.
+    """A score of each class, the lowest at the bottom, beside its share of what was measured.
 
     Args:
         scores: NaN for classes that occur nowhere.
-        shares: of the true pixels.
+        shares: of the true pixels or images.
         classes: their names.
         title: of the picture.
+        measure: what the scores are.
+        of: what the shares are of.
     """
     order = sorted(range(len(classes)), key=lambda index: (not math.isnan(scores[index]), scores[index].item()))
     order = order[-60:]
@@ -213,14 +220,14 @@ def class_bars(
     for place, value in zip(places, values):
         text = "occurs nowhere" if math.isnan(value) else f"{value:.1%}"
         left.text(0.01 if math.isnan(value) else value + 0.01, place, text, va="center", fontsize=9, color=NEUTRAL)
-    left.set(xlim=(0, 1.12), xlabel="intersection over union", xticks=(0, 0.25, 0.5, 0.75, 1))
+    left.set(xlim=(0, 1.12), xlabel=measure, xticks=(0, 0.25, 0.5, 0.75, 1))
     left.set_yticks(places, [classes[index] for index in order], fontsize=9, parse_math=False)
     mean = float(np.nanmean(scores.numpy())) if not scores.isnan().all() else math.nan
     if not math.isnan(mean):
         left.axvline(mean, color=WRONG, linewidth=1.2, linestyle="--")
         left.text(mean + 0.01, len(order) - 0.4, f"mean {mean:.1%}", color=WRONG, fontsize=8, va="bottom")
     right.barh(places, [shares[index].item() for index in order], color="#999999")
-    right.set(xlabel="share of the true pixels")
+    right.set(xlabel=f"share of the {of}")
     right.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     for panel in (left, right):
         panel.spines[["top", "right"]].set_visible(False)

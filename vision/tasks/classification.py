@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import lightning as L
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,9 +23,11 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms import v2
 
+from ...core.data import DataModule
 from ...core.errors import QuintetError
+from ...core.export import Deployable
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task
+from ...core.task import StepResult, Task, command
 from ..backbones import (
     Backbone,
     build_backbone,
@@ -35,7 +38,14 @@ from ..backbones import (
     name_of,
 )
 from ..data.images import ImageDescription, ImageSample, denormalize
-from ..pictures import SHOWN, Gallery, Shown, confusion_matrix, image_grid
+from ..pictures import SHOWN, Gallery, Shown, class_bars, confusion_matrix, image_grid
+from ..pictures.attention import attention_pictures
+from ..pictures.extremes import Extremes, batch_sheet, extremes_sheet
+from ..pictures.labels import LabelGallery, ShownLabels, label_grid
+from .deployment import DeployedClassifier, deployable_images
+from .features import FeatureExtractor
+from .multilabel import THRESHOLD, class_metrics, class_odds, multilabel_loss, multilabel_metrics, named
+from .scores import class_dice
 
 
 @dataclass
@@ -54,6 +64,10 @@ class ImageClassifier(Task):
     the plain cross entropy. Measured are accuracy, the mean F1 score of the classes, the expected calibration error (On
     Calibration of Modern Neural Networks, arXiv 1706.04599) and, with more than five classes, top-5 accuracy.
 
+    Where the data say that an image may have several classes, each class is a yes or no of its own: the loss is binary
+    cross entropy, and measured are the means over the classes of average precision and F1, the share of right answers
+    and of images with all of them right.
+
     Args:
         backbone: a registered name, `timm:<name>`, or a class or function called with `num_classes` and `in_channels`.
         backbone_arguments: further arguments for a backbone given by name, e.g. {"drop_path": 0.2}.
@@ -63,6 +77,7 @@ class ImageClassifier(Task):
         class_weights: "balanced" weighs each class by the inverse of its number of training images.
         mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
         cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
+        test_time_flip: in test and prediction look at the mirrored image too, and average both.
         **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the head.
 
     Raises:
@@ -81,6 +96,7 @@ class ImageClassifier(Task):
         class_weights: Literal["balanced"] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        test_time_flip: bool = False,
         **task: Any,
     ) -> None:
         super().__init__(**task)
@@ -101,6 +117,7 @@ class ImageClassifier(Task):
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.mixup, self.cutmix = mixup, cutmix
+        self.test_time_flip = test_time_flip
         self.gallery: Gallery | None = None
 
     # Building
@@ -111,18 +128,19 @@ class ImageClassifier(Task):
         weights = None
         if self.class_weights == "balanced":
             counts = torch.tensor(description.class_counts, dtype=torch.float32)
-            weights = counts.sum() / (classes * counts)
+            weights = class_odds(description) if description.multi_label else counts.sum() / (classes * counts)
         self.register_buffer("loss_weights", weights, persistent=False)
         mixings = {v2.MixUp: self.mixup, v2.CutMix: self.cutmix}
         self.mixings = [mixing(alpha=alpha, num_classes=classes) for mixing, alpha in mixings.items() if alpha]
-        self.confusion = MulticlassConfusionMatrix(classes)
-        self.freeze_patterns = [name for pattern in self.freeze_patterns for name in self._frozen(pattern)]
+        # What the pictures of the test need besides the metrics.
+        several = description.multi_label
+        self.confusion = class_metrics(classes) if several else MulticlassConfusionMatrix(classes)
 
     def initialise(self) -> None:
         if not self.pretrained:
             return
         known = self.description
-        report = load_backbone(
+        report = self.origin = load_backbone(
             self.network, self.backbone, self.pretrained, len(known.classes), known.channels, self._arguments
         )
         say = rank_zero_only(print)
@@ -143,7 +161,7 @@ class ImageClassifier(Task):
     def _arguments(self) -> dict[str, Any]:
         return self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
 
-    def _frozen(self, pattern: str) -> list[str]:
+    def parameter_patterns(self, pattern: str) -> list[str]:
         """A pattern of `freeze` as it is, but "backbone" as the names of all parameters outside the head."""
         if pattern not in ("backbone", "backbone.*"):
             return [pattern]
@@ -159,18 +177,31 @@ class ImageClassifier(Task):
         """Logits of normalized images."""
         return self.network(images)
 
+    def probabilities(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """Class probabilities of normalized images, averaged with those of mirrored ones where that is asked for."""
+        found = self._probabilities(self(images))
+        return (found + self._probabilities(self(images.flip(-1)))) / 2 if self.test_time_flip else found
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid() if self.description.multi_label else logits.float().softmax(1)
+
     def step(self, batch: ImageSample) -> StepResult:
         images, targets = batch.image, batch.label
         if not self.training:
             logits = self(images)
-            loss = F.cross_entropy(logits, targets)
+            loss = self._loss(logits, targets)
         else:
             if self.mixings:
                 images, targets = self._mixed(images, targets)
             logits = self(images)
-            loss = F.cross_entropy(logits, targets, self.loss_weights, label_smoothing=self.label_smoothing)
+            loss = self._loss(logits, targets, self.loss_weights, self.label_smoothing)
         # Metrics take logits for probabilities where all of them happen to lie between 0 and 1.
-        return StepResult(loss, logits.detach().float().softmax(1), batch.label)
+        return StepResult(loss, self._probabilities(logits.detach()), batch.label.long())
+
+    def _loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+        if self.description.multi_label:
+            return multilabel_loss(logits, targets, weights, smoothing)
+        return F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
 
     def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with mixed images and the mixed targets (B, K) that go with them."""
@@ -179,6 +210,8 @@ class ImageClassifier(Task):
 
     def metrics(self) -> MetricCollection:
         classes = len(self.description.classes)
+        if self.description.multi_label:
+            return multilabel_metrics(classes)
         metrics = {
             "accuracy": MulticlassAccuracy(classes, average="micro"),
             "f1": MulticlassF1Score(classes, average="macro"),
@@ -191,12 +224,21 @@ class ImageClassifier(Task):
     # Pictures of the test
 
     def on_test_epoch_start(self) -> None:
-        self.gallery = Gallery(partial(denormalize, description=self.description))
+        display = partial(denormalize, description=self.description)
+        several = self.description.multi_label
+        self.gallery, self.extremes = (
+            (LabelGallery(display), None) if several else (Gallery(display), Extremes(display))
+        )
         self.confusion.reset()
 
     def test_step(self, batch: ImageSample, batch_index: int) -> None:
-        result = self.evaluate(batch, "test")
+        result = self.step(batch)
+        if self.test_time_flip:
+            result.predictions = self.probabilities(batch.image)
+        self.measure(result, "test")
         self.gallery.add(batch.image, result.predictions, result.targets)
+        if self.extremes is not None:
+            self.extremes.add(batch.image, result.predictions, result.targets)
         self.confusion.update(result.predictions, result.targets)
 
     def on_test_epoch_end(self) -> None:
@@ -207,21 +249,70 @@ class ImageClassifier(Task):
         if self.gallery is None or not self.gallery.images:
             return
         classes = self.description.classes
+        if self.description.multi_label:
+            yield from self._label_pictures(classes)
+            return
         yield "predictions", image_grid(self.gallery.images, classes, "a sample of the test images")
-        yield "confusion_matrix", confusion_matrix(self.confused, classes)
+        yield "confusion_matrix", confusion_matrix(self.confused, classes, what="test images")
+        counts = self.confused.cpu()
+        shares = counts.sum(1) / counts.sum().clamp(min=1)
+        # The Dice score of a class is its F1 score.
+        title = "the classes on the test images"
+        yield "class_f1", class_bars(class_dice(counts), shares, classes, title, "F1 score", "test images")
+        if (extremes := extremes_sheet(self.extremes, classes)) is not None:
+            yield "worst_median_best", extremes
         if self.gallery.mistakes:
             yield "mistakes", image_grid(self.gallery.mistakes, classes, "the most confident mistakes")
+        yield from attention_pictures(self)
+
+    def _label_pictures(self, classes: list[str]) -> Iterator[tuple[str, Figure]]:
+        yield "predictions", label_grid(self.gallery.images, classes, "a sample of the test images")
+        if self.gallery.mistakes:
+            yield "mistakes", label_grid(self.gallery.mistakes, classes, "the most surprising test images")
+        counts = torch.tensor(self.description.class_counts, dtype=torch.float32)
+        shares, title = counts / max(1, self.description.training_images), "the classes on the test images"
+        for name, measure in (("average_precision", "average precision"), ("f1", "F1 score")):
+            values = self.confused[name].float().cpu()
+            yield f"class_{name}", class_bars(values, shares, classes, title, measure, "training images")
+        yield from attention_pictures(self)
+
+    def batch_pictures(self, batch: ImageSample) -> Iterator[tuple[str, Figure]]:
+        classes = self.description.classes
+        if self.description.multi_label:
+            names = [named(label, classes, ", ") or "no class" for label in batch.label[:SHOWN]]
+        else:
+            names = [classes[label] for label in batch.label[:SHOWN].tolist()]
+        images = denormalize(batch.image[:SHOWN], self.description)
+        yield "training_batch", batch_sheet(list(images), names, "the first images as they are trained on")
 
     # Prediction
 
+    def deployable(self, resize: bool = True) -> Deployable:
+        """From images of any size to the probabilities of their classes; `resize` as in evaluation, else not at all."""
+        return deployable_images(self, DeployedClassifier(self, resize), ["probabilities"], {})
+
+    @command
+    def embed(
+        self,
+        data: DataModule,
+        trainer: L.Trainer,
+        folder: Path,
+        neighbours: int = 10,
+        map: Literal["pca", "tsne"] = "pca",
+    ) -> list[Path]:
+        """Writes what the head reads of each image, as quintet.vision.FeatureExtractor does."""
+        return FeatureExtractor.of(self).embed(data, trainer, folder, neighbours, map)
+
     def predict_step(self, batch: ImageSample, batch_index: int) -> ImagePredictions:
-        probabilities = self(batch.image).float().softmax(1).cpu()
+        probabilities = self.probabilities(batch.image).cpu()
         # Only the first batches are shown; keeping every image would fill the memory.
         shown = max(0, SHOWN - batch_index * len(batch.path))
         return ImagePredictions(list(batch.path), probabilities, denormalize(batch.image[:shown], self.description))
 
     def write_predictions(self, results: list[ImagePredictions], folder: Path) -> list[Path]:
         """Writes predictions.csv (path, label, probability of each class) and predictions.png.
+
+        Where images may have several, the column `labels` holds those above one half, separated by semicolons.
 
         Raises QuintetError where one of them exists already.
         """
@@ -234,11 +325,14 @@ class ImageClassifier(Task):
         classes = self.description.classes
         with table.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["path", "label", *(f"probability_{name}" for name in classes)])
+            several = self.description.multi_label
+            writer.writerow(["path", "labels" if several else "label", *(f"probability_{name}" for name in classes)])
             for result in results:
                 for path, row in zip(result.paths, result.probabilities, strict=True):
-                    writer.writerow([path, classes[int(row.argmax())], *(f"{value:.6f}" for value in row.tolist())])
-        confidences = torch.cat([result.probabilities for result in results]).max(1)
+                    label = named(row > THRESHOLD, classes) if several else classes[int(row.argmax())]
+                    writer.writerow([path, label, *(f"{value:.6f}" for value in row.tolist())])
+        probabilities = torch.cat([result.probabilities for result in results])
+        confidences = probabilities.max(1)
         images = [image for result in results for image in result.images][:SHOWN]
         shown = [
             Shown(image, int(label), float(confidence))
@@ -246,5 +340,7 @@ class ImageClassifier(Task):
         ]
         total = len(confidences.values)
         title = f"{total} images" if len(shown) == total else f"the first {len(shown)} of {total} images"
-        image_grid(shown, classes, title).savefig(picture, dpi=120)
+        labelled = [ShownLabels(image, row) for image, row in zip(images, probabilities)]
+        grid = label_grid(labelled, classes, title) if several else image_grid(shown, classes, title)
+        grid.savefig(picture, dpi=120)
         return [table, picture]

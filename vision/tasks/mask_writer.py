@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...core.errors import QuintetError
-from ..data.images import read_image
+from ..data.images import display_image
 from ..data.masks import MaskDescription, mask_image
 from ..pictures import ShownMask, overlay_grid
 
@@ -85,7 +85,7 @@ class MaskWriter:
         return name
 
     def _overlay(self, path: str, mask: Tensor) -> Image.Image:
-        image = read_image(path, 3, bit_depth=self.description.bit_depth)
+        image = display_image(path, self.description)
         factor = min(1.0, LONGEST / max(image.size))
         size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
         colours = np.zeros((256, 3), np.uint8)

@@ -18,14 +18,17 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from ...core.data import DataModule
 from ...core.errors import QuintetError
+from ...core.export import Deployable
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command
 from ..backbones import Backbone, build_segmentation_network, load_segmentation_backbone, name_of
 from ..data.images import denormalize
 from ..data.masks import IGNORED, MaskDescription, MaskSample
-from ..models.decoders import Decoder
+from ..models.decoders import Decoder, enlarge
 from ..pictures import MaskGallery, ShownMask, class_bars, confusion_matrix, mask_rows, overlay_grid
+from ..pictures.attention import attention_pictures
 from ..pictures.masks import ROWS, reduced
+from .deployment import DeployedSegmenter, deployable_images
 from .losses import CrossEntropy, DenseLoss
 from .mask_writer import SHOWN, MaskWriter, WriteEach
 from .scores import ForegroundIoU, MeanDice, MeanIoU, PixelAccuracy, class_iou, confusion_of
@@ -65,7 +68,9 @@ class SemanticSegmenter(Task):
         class_weights: "balanced" weighs each class by the inverse of its number of training pixels, "square_root" by
             the root of that.
         overlap: share that neighbouring windows have in common, where the data says fit="window".
-        test_time_flip: predict the mirrored image too, and average both.
+        test_time_flip: in test and prediction look at the mirrored image too, and average both.
+        test_time_scales: sizes, as multiples of the image's, at which test and prediction look at it, and average; with
+            windows, of each window.
         **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the decoder.
 
     Raises:
@@ -85,6 +90,7 @@ class SemanticSegmenter(Task):
         class_weights: Literal["balanced", "square_root"] | None = None,
         overlap: float = 0.25,
         test_time_flip: bool = False,
+        test_time_scales: list[float] | None = None,
         **task: Any,
     ) -> None:
         super().__init__(**task)
@@ -105,6 +111,11 @@ class SemanticSegmenter(Task):
         self.class_weights = class_weights
         self.overlap = overlap
         self.test_time_flip = test_time_flip
+        self.test_time_scales = list(test_time_scales or [1.0])
+        if min(self.test_time_scales) <= 0:
+            raise QuintetError(
+                f"model.test_time_scales is {self.test_time_scales}; give positive ones, such as [0.75, 1]"
+            )
         self.gallery: MaskGallery | None = None
 
     # Building
@@ -121,15 +132,11 @@ class SemanticSegmenter(Task):
             weights = torch.where(counts > 0, weights.sqrt() if self.class_weights == "square_root" else weights, 0.0)
         self.loss = self.loss_factory(weight=weights, ignore_index=IGNORED)
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
-        self.freeze_patterns = [
-            "network.backbone.*" if pattern in ("backbone", "backbone.*") else pattern
-            for pattern in self.freeze_patterns
-        ]
 
     def initialise(self) -> None:
         if self.pretrained:
-            report = load_segmentation_backbone(self.network, self.backbone, self.pretrained, self._arguments)
-            rank_zero_only(print)(report)
+            self.origin = load_segmentation_backbone(self.network, self.backbone, self.pretrained, self._arguments)
+            rank_zero_only(print)(self.origin)
 
     def layer_groups(self) -> list[list[str]]:
         maps = self.network.backbone
@@ -138,6 +145,9 @@ class SemanticSegmenter(Task):
             name = name_of(self.backbone)
             raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
         return [[f"network.backbone.{prefix}" for prefix in prefixes] for prefixes in groups]
+
+    def parameter_patterns(self, pattern: str) -> list[str]:
+        return ["network.backbone.*"] if pattern in ("backbone", "backbone.*") else [pattern]
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -154,11 +164,20 @@ class SemanticSegmenter(Task):
     def probabilities(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes height width"]:
-        """Class probabilities of every pixel, averaged with those of the mirrored images where that is asked for."""
-        found = self(images).float().softmax(1)
-        if self.test_time_flip:
-            found = (found + self(images.flip(-1)).float().softmax(1).flip(-1)) / 2
-        return found
+        """Class probabilities of every pixel, averaged over other sizes and mirrored images where that is asked for."""
+        found = []
+        for scale in self.test_time_scales:
+            size = [max(1, round(scale * side)) for side in images.shape[-2:]] if scale != 1 else images.shape[-2:]
+            seen = images
+            if scale != 1:
+                seen = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+            found.append(enlarge(self._plain(seen), images))
+            if self.test_time_flip:
+                found.append(enlarge(self._plain(seen.flip(-1)).flip(-1), images))
+        return sum(found) / len(found)
+
+    def _plain(self, images: Tensor) -> Tensor:
+        return self(images).float().softmax(1)
 
     def step(self, batch: MaskSample) -> StepResult:
         if not self.training:
@@ -173,37 +192,46 @@ class SemanticSegmenter(Task):
             metrics["foreground_iou"] = ForegroundIoU(classes)
         return MetricCollection(metrics)
 
-    def segmented(self, batch: MaskSample) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def segmented(
+        self, batch: MaskSample, probabilities: Callable[[Tensor], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """For each image of a batch its mask of class indices at the file's size, and -log p of each pixel that counts.
 
-        The latter where masks are known, at the resolution at which the network works.
+        The latter where masks are known, at the resolution at which the network works. `probabilities` are those of a
+        look at the images, or of several.
         """
         masks = batch.mask if batch.mask is not None else [None] * len(batch.path)
         if self.description.fit == "window":
             for image, mask in zip(batch.image, masks):
-                yield self._slid(image, mask)
+                yield self._slid(image, mask, probabilities)
             return
-        probabilities = self.probabilities(batch.image)
-        for found, mask, size in zip(probabilities, masks, batch.size):
+        for found, mask, size in zip(probabilities(batch.image), masks, batch.size):
             surprise = None
             if mask is not None:
                 seen = F.interpolate(mask[None, None].float(), found.shape[-2:], mode="nearest-exact")[0, 0].long()
                 surprise = _surprise(found, seen)
             yield enlarged_classes(found, tuple(size)), surprise
 
-    def _slid(self, image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _slid(
+        self, image: Tensor, mask: Tensor | None, probabilities: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
         window = tuple(self.description.image_size)
         found, surprises = [], []
-        for top, band in slide(self.probabilities, image, window, self.overlap):
+        for top, band in slide(probabilities, image, window, self.overlap):
             found.append(band.argmax(0).to(torch.uint8))
             if mask is not None:
                 surprises.append(_surprise(band, mask[top : top + band.shape[1]].long()))
         return torch.cat(found), torch.cat(surprises) if surprises else None
 
-    def _measured(self, batch: MaskSample) -> tuple[StepResult, list[Tensor]]:
-        """Loss, predictions and targets of the pixels that count, and the mask of each image."""
+    def _measured(
+        self, batch: MaskSample, probabilities: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[StepResult, list[Tensor]]:
+        """Loss, predictions and targets of the pixels that count, and the mask of each image.
+
+        Validation, which comes often, looks at each image once; a test as prediction does, by its `probabilities`.
+        """
         found, predictions, targets, surprises = [], [], [], []
-        for (predicted, surprise), true in zip(self.segmented(batch), batch.mask):
+        for (predicted, surprise), true in zip(self.segmented(batch, probabilities or self._plain), batch.mask):
             counted = true != IGNORED
             found.append(predicted)
             predictions.append(predicted[counted])
@@ -220,7 +248,7 @@ class SemanticSegmenter(Task):
         self.confusion.reset()
 
     def test_step(self, batch: MaskSample, batch_index: int) -> None:
-        result, found = self._measured(batch)
+        result, found = self._measured(batch, self.probabilities)
         self.measure(result, "test")
         self.confusion.update(result.predictions, result.targets)
         classes = len(self.description.classes)
@@ -244,6 +272,7 @@ class SemanticSegmenter(Task):
         counts = self.confused.cpu()
         shares = counts.sum(1) / counts.sum().clamp(min=1)
         yield "class_iou", class_bars(class_iou(counts), shares, known.classes, "the classes on the test images")
+        yield from attention_pictures(self)
 
     def batch_pictures(self, batch: MaskSample) -> Iterator[tuple[str, Figure]]:
         known = self.description
@@ -256,8 +285,21 @@ class SemanticSegmenter(Task):
 
     # Prediction
 
+    def deployable(self, resize: bool = True) -> Deployable:
+        """From images of any size to class probabilities and classes of their pixels.
+
+        With `resize` the network sees them at the size of the training, as in evaluation, else at their own. Where the
+        data said fit="window" it sees them whole and at their own: a graph slides no window.
+        """
+        known, note = self.description, ""
+        if known.fit == "window":
+            note = "trained on windows: the file takes each image whole, at its own size, without sliding a window"
+        module = DeployedSegmenter(self, resize and known.fit != "window")
+        about = {"palette": known.palette, "ids": known.ids}
+        return deployable_images(self, module, ["probabilities", "classes"], about, note)
+
     def predict_step(self, batch: MaskSample, batch_index: int) -> MaskPredictions:
-        masks = [mask.cpu() for mask, _ in self.segmented(batch)]
+        masks = [mask.cpu() for mask, _ in self.segmented(batch, self.probabilities)]
         room = max(0, SHOWN - batch_index * len(masks))
         shown = [
             reduced(ShownMask(denormalize(image, self.description), mask, name=Path(path).name))

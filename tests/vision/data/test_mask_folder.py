@@ -77,7 +77,7 @@ def test_two_folders_are_split_here(pairs):
     assert again == data.examination.parts
     assert folder(data.root, val_fraction=0.2, test_fraction=0.2, seed=1).examination.parts != again
     assert data.description().classes == ["class 0", "class 1", "class 2"]
-    assert "20%, seed 0" in text_of(data)
+    assert "20% of the images by their rarest class, seed 0" in text_of(data)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_duplicates_across_splits_and_outliers_are_remarked(pairs, tmp_path, pho
     (tmp_path / "images/val/20.jpg").write_bytes((tmp_path / "images/train/00.jpg").read_bytes())
     photograph(tmp_path / "images/train/04.jpg", size=(400, 320))
     write_mask(tmp_path / "masks/train/04.png", size=(400, 320))
-    text = text_of(folder(tmp_path, image_size=[32, 40]))
+    text = text_of(folder(tmp_path, image_size=[32, 40], test_fraction=0.0))
     assert "1 file stands in two parts (leakage), e.g. images/train/00.jpg = images/val/20.jpg" in text
     assert "1 file stands under two masks" in text
     assert "1 image has far more or fewer pixels than the others (40 x 32 mostly), e.g. images/train/04.jpg" in text
@@ -417,3 +417,25 @@ def test_a_model_s_classes_decide(pairs, tmp_path):
     other = folder(pairs(tmp_path / "other", values=(0, 1, 4)), test_fraction=1.0, val_fraction=0.0)
     other.adopt(data.description())
     assert "holds the id 4, which is no class (classes are 0 to 2" in refused(other, "test")
+
+
+def test_rare_classes_reach_every_part(tmp_path, photograph):
+    """Of 40 masks 6 hold the class 2, and where 0 and 255 alone are held, empty ones are spread too."""
+    for number in range(40):
+        photograph(tmp_path / "images" / f"{number:02}.jpg", seed=number)
+        write_mask(tmp_path / "masks" / f"{number:02}.png", (0, 1, 2) if number < 6 else (0, 1), seed=number)
+    for seed in range(3):
+        found = folder(tmp_path, seed=seed).examination
+        assert [sum(2 in found.mask_facts[entry.mask].ids for entry in part) for part in found.parts.values()] == [
+            4,
+            1,
+            1,
+        ]
+    for number in range(40):
+        write_mask(tmp_path / "masks" / f"{number:02}.png", (0, 255) if number < 6 else (0,), seed=number)
+    found = folder(tmp_path).examination
+    assert [sum(255 in found.mask_facts[entry.mask].ids for entry in part) for part in found.parts.values()] == [
+        4,
+        1,
+        1,
+    ]

@@ -65,3 +65,18 @@ def test_a_probe_reads_the_level_it_is_told():
 def test_enlarging_to_the_same_size_is_nothing():
     x = torch.randn(1, 2, 3, 4)
     assert enlarge(x, torch.zeros(1, 1, 3, 4)) is x
+
+
+@pytest.mark.parametrize(("grid", "size"), [((6, 8), (45, 60)), ((5, 7), (5, 14)), ((1, 1), (3, 2)), ((9, 9), (4, 5))])
+def test_enlarging_for_training_is_bilinear_and_so_is_its_gradient(grid, size):
+    """On the CPU training multiplies matrices; torch's own interpolation is the reference."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, *grid, dtype=torch.float64, generator=generator, requires_grad=True)
+    weights = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
+    expected = torch.nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    found = enlarge(x, weights)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad((y * weights).sum(), x)[0] for y in (found, expected)]
+    assert torch.allclose(*gradients, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(enlarge(x.detach(), weights), expected)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch import nn
 
 from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention
 from quintet.core.described import build, description_of
@@ -160,6 +161,27 @@ def official_features(state, x, depths, kernel_size=7, dilations=None):
 def test_parameter_counts_are_the_published_ones(name, millions):
     with torch.device("meta"):
         assert round(count_parameters(create_model(f"vision/{name}")) / 1e6, 2) == millions
+
+
+def test_multiplications_of_dinat_mini_are_the_published_ones():
+    """2.69 G at 224 pixels: of convolutions and linear layers, and 2 K^2 for each token and channel of an attention."""
+    model, total = create_model("vision/dinat_mini").eval(), 0
+
+    def count(layer, inputs, y):
+        nonlocal total
+        if isinstance(layer, NeighborhoodAttention):
+            total += 2 * 49 * y.numel()
+        elif isinstance(layer, nn.Conv2d):
+            total += y.numel() * layer.weight[0].numel()
+        else:
+            total += y.numel() * layer.in_features
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | NeighborhoodAttention):
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        model(images(224, 224))
+    assert round(total / 1e9, 2) == 2.69
 
 
 def test_dilations_alternate_as_published():
@@ -404,3 +426,29 @@ def test_compiles_whole():
     with torch.inference_mode():
         x = images(30, 40)
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(("grid", "dilation"), [((9, 11), 1), ((15, 14), 2)])
+def test_agrees_with_natten_with_the_bias(grid, dilation):
+    """natten no longer has the bias. It is written as more channels of it: a query holds its row of biases to every
+    place, a key holds the one place it is at, and their product is the bias."""
+    natten = pytest.importorskip("natten", reason="needs natten, of [peers]")
+    torch.manual_seed(0)
+    mixer = NeighborhoodAttention(64, kernel_size=7, dilation=dilation)
+    nn.init.normal_(mixer.rpb)
+    x = torch.randn(2, *grid, 64)
+    query, key, value = mixer.qkv(x).unflatten(-1, (3, 2, 32)).unbind(-3)
+    places = torch.cartesian_prod(*map(torch.arange, grid))
+    steps = places[None] - places[:, None]  # from query to key
+    inside = ((steps % dilation == 0) & (steps.abs() <= 6 * dilation)).all(-1)
+    rows, columns = (steps // dilation + 6).clamp(0, 12).unbind(-1)
+    biases = torch.where(inside, mixer.rpb[:, rows, columns], 0.0)  # (heads, queries, keys)
+    more = biases.movedim(0, 1).unflatten(0, grid).expand(2, -1, -1, -1, -1) * 32**0.5
+    where = torch.eye(len(places)).unflatten(0, grid)[None, :, :, None].expand(2, -1, -1, 2, -1)
+    # natten takes heads of a power of two.
+    wide = torch.cat([query, more], -1), torch.cat([key, where], -1), value
+    parts = [F.pad(part.detach(), (0, 256 - part.shape[-1])) for part in wide]
+    with torch.no_grad():
+        y = natten.na2d(*parts, kernel_size=7, dilation=dilation, scale=32**-0.5)[..., :32]
+        assert relative_error(mixer(x), mixer.proj(y.flatten(-2))) < 1e-5

@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
 
 from quintet.core.errors import QuintetError
 from quintet.vision.models.timm_maps import TimmMaps
@@ -40,6 +41,23 @@ def test_weights_from_a_file_are_adapted_to_other_channels(tmp_path):
     maps.load(str(tmp_path / "weights.pth"), is_file=True)
     assert torch.equal(maps.network.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
     torch.testing.assert_close(maps.network.conv1[0].weight, source.conv1[0].weight.sum(1, keepdim=True))
+
+
+# Taken as lists of layers, through hooks, through timm's getter, and with names that hold underscores themselves.
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mambaout_femto", "regnetx_002", "levit_128s"])
+def test_layers_are_ordered_as_timm_orders_those_of_its_classifier(name):
+    maps, whole = TimmMaps(name), timm.create_model(name)
+    groups = maps.layer_groups()
+    assert sorted(key for group in groups for key in group) == sorted(key for key, _ in maps.named_parameters())
+    theirs = group_parameters(whole, whole.group_matcher(coarse=False))
+    shapes = {key: parameter.shape for key, parameter in [*maps.named_parameters(), *whole.named_parameters()]}
+    # Layer by layer the same parameters, but for the head and what maps leave out.
+    for ours, layer in zip(groups[:-1], sorted(theirs)):
+        assert [shapes[key] for key in ours] == [shapes[key] for key in theirs[layer]]
+
+
+def test_a_model_whose_layers_timm_does_not_order_has_no_groups():
+    assert TimmMaps("poolformerv2_s12").layer_groups() == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from quintet.vision.pictures import COUNTED, NAMED, Gallery, Shown, confusion_matrix, image_grid
+from quintet.vision.pictures import Gallery, Shown, image_grid
 
 
 def titles(figure) -> list[str]:
@@ -73,24 +73,6 @@ def test_wrong_ones_are_marked_by_more_than_colour():
 def test_grids_of_any_length_can_be_drawn(count, tmp_path):
     items = [Shown(torch.rand(3, 10, 12), 0, 0.5, 0)] * count
     image_grid(items, ["$x_{"], "a $ title").savefig(tmp_path / "grid.png", dpi=40)
-
-
-@pytest.mark.parametrize("number", [2, COUNTED, COUNTED + 1, NAMED, NAMED + 1])
-def test_confusion_matrix(number, tmp_path):
-    counts = torch.diag(torch.full((number,), 7))
-    counts[1, 0] = 3
-    figure = confusion_matrix(counts, [f"class $ {index}" for index in range(number)])
-    figure.savefig(tmp_path / "confusion.png", dpi=40)
-    panel, aside = figure.axes[:2]
-    assert panel.get_title() == f"{7 * number / (7 * number + 3):.1%} of {7 * number + 3} test images right"
-    written = [text.get_text() for text in panel.texts]
-    assert written.count("7") == (number if number <= COUNTED else 0)
-    assert [tick.get_text() for tick in panel.get_xticklabels()][:1] == ["class $ 0"] or number > NAMED
-    assert aside.texts[0].get_text() == "3  class $ 1 \N{RIGHTWARDS ARROW} class $ 0"
-
-
-def test_a_confusion_matrix_without_images(tmp_path):
-    confusion_matrix(torch.zeros(3, 3, dtype=torch.long), list("abc")).savefig(tmp_path / "empty.png", dpi=40)
 
 
 def test_no_global_state_of_matplotlib():

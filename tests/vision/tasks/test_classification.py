@@ -214,7 +214,7 @@ def test_it_learns_and_measures_what_scikit_learn_measures(trained):
 
 def test_pictures_of_the_test(trained, tmp_path):
     figures = dict(trained[0].pictures())
-    assert list(figures) == ["predictions", "confusion_matrix", "mistakes"]
+    assert list(figures) == ["predictions", "confusion_matrix", "class_f1", "worst_median_best", "mistakes"]
     for name, figure in figures.items():
         figure.savefig(tmp_path / f"{name}.png", dpi=50)
         assert Image.open(tmp_path / f"{name}.png").size[0] > 200

@@ -63,3 +63,50 @@ def test_a_collection_keeps_one_matrix_and_starts_anew():
         assert found["right"].item() == pytest.approx(pixel_accuracy(confusion).item())
         assert found["foreground"].item() == pytest.approx(class_iou(confusion)[1].item())
     assert len(metrics.compute_groups) == 1
+
+
+def measure_share(rank, processes, store, answers):
+    """One of several processes: measures every `processes`-th image and says what all of them found together."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
+    metrics = MetricCollection({"iou": MeanIoU(5), "dice": MeanDice(5), "right": PixelAccuracy(5)})
+    # Five images for two processes: one has more, and the ignored pixels are not spread evenly either.
+    for predicted, true in labelled_images()[rank::processes]:
+        counted = true != 255
+        metrics.update(predicted[counted], true[counted])
+    answers.put((rank, {name: value.item() for name, value in metrics.compute().items()}))
+    torch.distributed.destroy_process_group()
+
+
+def labelled_images():
+    """Images of the classes 0, 1, 2 and 4 (3 occurs nowhere) in which some pixels are ignored."""
+    generator = torch.Generator().manual_seed(0)
+    images = []
+    for number in range(5):
+        predicted, true = torch.tensor([0, 1, 2, 4])[torch.randint(4, (2, 50), generator=generator)]
+        true[: 8 * number] = 255
+        if number != 3:
+            true[true == 4], predicted[predicted == 4] = 0, 0  # a class that one process alone sees
+        images.append((predicted, true))
+    return images
+
+
+def test_two_processes_measure_what_one_does(tmp_path):
+    context = torch.multiprocessing.get_context("fork")
+    answers = context.Queue()
+    processes = [context.Process(target=measure_share, args=(rank, 2, tmp_path / "store", answers)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    found = dict(answers.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    counted = [(predicted[true != 255], true[true != 255]) for predicted, true in labelled_images()]
+    confusion = sum(confusion_of(predicted, true, 5) for predicted, true in counted)
+    assert class_iou(confusion)[3].isnan()
+    expected = {
+        "iou": class_iou(confusion).nanmean().item(),
+        "dice": class_dice(confusion).nanmean().item(),
+        "right": pixel_accuracy(confusion).item(),
+    }
+    assert found[0] == found[1] == pytest.approx(expected)

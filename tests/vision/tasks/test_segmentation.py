@@ -245,6 +245,41 @@ def test_flipping_at_test_time_averages():
         assert not torch.allclose(found, task.probabilities(images))
 
 
+def test_several_sizes_at_test_time_average():
+    task = made(backbone=TINY, test_time_scales=[0.5, 1.0, 1.5], test_time_flip=True, decoder=None).eval()
+    samples = batch()
+    with torch.no_grad():
+        found = task.probabilities(samples.image)
+        expected = 0
+        for side in (8, 16, 24):
+            seen = F.interpolate(samples.image, (side, side), mode="bilinear", antialias=True)
+            for turned in (False, True):
+                one = task(seen.flip(-1) if turned else seen).softmax(1)
+                one = F.interpolate(one.flip(-1) if turned else one, (16, 16), mode="bilinear")
+                expected = expected + one / 6
+        torch.testing.assert_close(found, expected)
+        # Validation looks once, a test as prediction does.
+        plain, several = task._measured(samples)[0], task._measured(samples, task.probabilities)[0]
+    assert not torch.isclose(plain.loss, several.loss)
+    with pytest.raises(QuintetError, match="test_time_scales"):
+        made(test_time_scales=[0.0])
+
+
+def test_layer_decay_of_timm_models():
+    task = made(backbone="timm:resnet10t", decoder=None, layer_decay=0.5)
+    names = [name for name, _ in task.named_parameters()]
+    claimed = [name for layer in task.layer_groups() for name in layer]
+    assert sorted(claimed) == sorted(name for name in names if name.startswith("network.backbone.backbone.network."))
+    rates = {group["name"].split(",")[0]: group["lr"] for group in groups_of(task)}
+    assert rates["layer 0"] == pytest.approx(1e-3 * 0.5 ** len(task.layer_groups()))
+
+
+def groups_of(task):
+    from quintet.core.optim.parameter_groups import parameter_groups
+
+    return parameter_groups(task, task.lr, task.weight_decay, task.layer_groups(), task.layer_decay)
+
+
 # From fit to masks
 
 

@@ -1,0 +1,297 @@
+"""Our backbones in timm's registry: `timm.create_model("quintet_nat_tiny", features_only=True, in_chans=4)`.
+
+timm has no plug-ins, so importing `quintet.vision` registers them as soon as timm is there: at once where it has been
+imported already, else right after it is. timm itself is not imported for it, which would take a second.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.util import find_spec
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core.errors import QuintetError
+from ...core.pretrained import Source, StateDict
+from ...core.registry import ModelEntry
+from .segmentation import FeaturePyramid
+from .vit import VisionTransformer
+
+PREFIX = "quintet_"
+# By how our models name their first convolution.
+STEMS = ("patch_embedding.projection", "stem.convolutions.0", "embedding.projection")
+IN22K_CLASSES = 21841
+
+default_cfgs: dict[str, Any] = {}  # where timm looks for published weights
+
+
+class TimmModel(nn.Module):
+    """One of our image models with the interface of timm's.
+
+    Feature maps are channels first at strides 4, 8, 16 and 32 for images of any size; a plain Vision Transformer gets
+    a simple feature pyramid for them, which is not part of published weights.
+
+    Args:
+        build: the model's builder.
+        num_classes: outputs of the head; 0 leaves it out.
+        in_chans: channels of the images.
+        global_pool: "avg" or, for Vision Transformers, "token"; None means what the model was published with.
+        drop_rate: dropout before the head.
+        drop_path_rate: of the last block; None means what the model was published with.
+        img_size: for which a Vision Transformer learns positions.
+        pyramid: build what `forward_intermediates` needs.
+        **arguments: further ones for the builder, such as mixer.
+
+    Raises QuintetError for a pooling or an image size the model does not have.
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., nn.Module],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float | None = None,
+        img_size: int | tuple[int, int] | None = None,
+        pyramid: bool = False,
+        **arguments: Any,
+    ) -> None:
+        super().__init__()
+        arguments |= {} if drop_path_rate is None else {"drop_path": drop_path_rate}
+        # Any image size works where positions are not learned.
+        plain = build.__annotations__["return"] is VisionTransformer
+        if plain:
+            arguments |= {} if img_size is None else {"image_size": img_size}
+            arguments |= {} if global_pool is None else {"pooling": {"avg": "average"}.get(global_pool, global_pool)}
+        elif global_pool not in (None, "avg"):
+            raise QuintetError(f"global_pool is 'avg' for this model; got {global_pool!r}")
+        self.network = build(num_classes=num_classes, in_channels=in_chans, **arguments)
+        self.num_classes, self.drop_rate = num_classes, drop_rate
+        self.num_features = self.head_hidden_size = self.network.feature_info[-1][0]
+        self.pyramid = FeaturePyramid(_Maps(self.network)) if plain and pyramid else None
+        source = self.network if self.pyramid is None else self.pyramid
+        self.feature_info = [
+            {"num_chs": channels, "reduction": stride, "module": f"feature_maps.{index}"}
+            for index, (channels, stride) in enumerate(source.feature_info)
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Tokens (batch, tokens, dim) of a Vision Transformer, else the last map, channels first."""
+        tokens = self.network.forward_features(x)
+        if isinstance(self.network, VisionTransformer):
+            return tokens.flatten(1, -2)
+        return tokens.movedim(-1, 1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pools what `forward_features` gave and classifies; `pre_logits` stops before."""
+        tokens = x if isinstance(self.network, VisionTransformer) else x.movedim(1, -1)
+        pooled = F.dropout(self.network.pool(tokens), self.drop_rate, self.training)
+        return pooled if pre_logits else self.network.head(pooled)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Iterable[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The maps at `indices` (a number: the last ones), and before them the last features unless alone.
+
+        Maps come after the norms that the model itself has; `norm`, which would give all of them one, is refused.
+        """
+        if str(output_fmt).split(".")[-1] != "NCHW" or norm:
+            raise QuintetError("maps of quintet's models are NCHW and normalized as the model does; leave norm out")
+        if self.pyramid is None and isinstance(self.network, VisionTransformer):
+            maps = self.network.feature_maps(x)
+        else:
+            maps = (self.pyramid or self.network).feature_maps(x)
+        chosen = [maps[index] for index in self._taken(indices)]
+        if intermediates_only:
+            return chosen
+        if stop_early:
+            raise QuintetError("stop_early gives maps alone; add intermediates_only=True")
+        return self.forward_features(x), chosen
+
+    def prune_intermediate_layers(
+        self, indices: int | Iterable[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the head, which maps do not need; norms belong to the maps and stay."""
+        if prune_head:
+            self.reset_classifier(0)
+        return self._taken(indices)
+
+    def _taken(self, indices: int | Iterable[int] | None) -> list[int]:
+        number = len(self.feature_info)
+        if indices is None or isinstance(indices, int):
+            chosen = list(range(number))[-(number if indices is None else indices) :]
+        else:
+            chosen = [index % number if -number <= index < number else index for index in indices]
+        if not chosen or max(chosen) >= number or (isinstance(indices, int) and indices > number):
+            raise QuintetError(f"this model has the maps 0 to {number - 1}; got {indices}")
+        return chosen
+
+    def get_classifier(self) -> nn.Module:
+        return self.network.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Gives the model a new head, with random weights, for another number of classes; 0 leaves it out."""
+        has = getattr(self.network, "pooling", "average")
+        if global_pool is not None and {"avg": "average"}.get(global_pool, global_pool) != has:
+            raise QuintetError(
+                f"this model pools by '{has}'; another pooling is chosen by create_model(global_pool=...)"
+            )
+        self.num_classes = num_classes
+        self.network.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        if num_classes:
+            nn.init.trunc_normal_(self.network.head.weight, std=0.02, a=-0.04, b=0.04)
+            nn.init.zeros_(self.network.head.bias)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """From a parameter's name to its layer (`coarse`: its stage), counted from the stem."""
+        if coarse:
+            return _stage_of
+        layers = {
+            f"network.{prefix}.": depth for depth, group in enumerate(self.network.layer_groups()) for prefix in group
+        }
+        last = max(layers.values()) + 1
+
+        def layer_of(name: str) -> int:
+            return next((depth for prefix, depth in layers.items() if f"{name}.".startswith(prefix)), last)
+
+        return layer_of
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters with several axes that are not decayed."""
+        return {
+            f"{name}.{parameter}"
+            for name, module in self.named_modules()
+            for parameter in getattr(module, "no_weight_decay", ())
+            if not callable(getattr(module, "no_weight_decay", ()))
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        assert not enable, "quintet's models have no gradient checkpointing"
+
+
+class _Maps(nn.Module):
+    """A network seen through its maps, without counting as a part: its parameters belong elsewhere."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.feature_info = network.feature_info
+        self.feature_maps = network.feature_maps
+
+
+def _stage_of(name: str) -> int:
+    found = re.search(r"\.(stages|downsamples|blocks)\.(\d+)\.", name)
+    if found is None:
+        return 0 if any(stem.split(".")[0] in name for stem in STEMS) or "position" in name or "token" in name else 99
+    return int(found[2]) + (2 if found[1] == "downsamples" else 1)
+
+
+def in_our_names(state: StateDict, model: TimmModel) -> StateDict:
+    """A published state dict, whatever known layout it is in, under the names of a `TimmModel`."""
+    for wrapper in ("state_dict_ema", "model_ema", "state_dict", "model"):
+        state = state.get(wrapper, state)
+    if any(key.startswith("network.") for key in state):
+        return dict(state)
+    for layout in model.network.layouts:
+        if layout.matches(state):
+            state = layout.apply(state)
+            break
+    return {f"network.{key}": value for key, value in state.items()}
+
+
+def configuration(entry: ModelEntry, source: Source, tag: str, stem: str) -> dict[str, Any]:
+    """What timm has to know of published weights."""
+    known = {"first_conv": f"network.{stem}", "classifier": "network.head", "license": source.licence}
+    if source.location.startswith("hub:"):
+        known["hf_hub_id"] = source.location.removeprefix("hub:")
+    else:
+        known["url"] = source.location
+    if "mean 0.5" in source.note:
+        known |= {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    if re.search(r"in2[12]k$", tag):
+        known["num_classes"] = IN22K_CLASSES if "in22k" in tag else 21843
+    elif tag in ("dino", "mae"):
+        known["num_classes"] = 0
+    side = 384 if "_384" in entry.name else 224
+    return known | {"input_size": (3, side, side), "crop_pct": 0.9, "interpolation": "bicubic"}
+
+
+def register(entries: Iterable[ModelEntry]) -> None:
+    """Makes models known to timm as `quintet_<name>`, with their published weights as tags."""
+    from timm.models import generate_default_cfgs, register_model
+
+    published = {}
+    builders = []
+    for entry in entries:
+        name = PREFIX + entry.name.split("/")[-1]
+        stem = STEMS[0] if "/vit" in entry.name else STEMS[2] if "/mit" in entry.name else STEMS[1]
+        for tag, source in entry.pretrained.items():
+            published[f"{name}.{tag}"] = configuration(entry, source, tag, stem)
+        builders.append(_entry_point(name, entry))
+    default_cfgs.update(generate_default_cfgs(published))
+    for builder in builders:
+        register_model(builder)
+
+
+def _entry_point(name: str, entry: ModelEntry) -> Callable[..., nn.Module]:
+    def create(pretrained: bool = False, **arguments: Any) -> nn.Module:
+        from timm.models import build_model_with_cfg
+
+        maps = arguments.get("features_only", False)
+        return build_model_with_cfg(
+            partial(TimmModel, entry.build, pyramid=maps),
+            name,
+            pretrained,
+            pretrained_filter_fn=in_our_names,
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+            **arguments,
+        )
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = entry.summary
+    return create
+
+
+class _AfterTimm(MetaPathFinder, Loader):
+    """Registers models when timm has been imported; finds nothing else."""
+
+    def __init__(self, entries: list[ModelEntry]) -> None:
+        self.entries = entries
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "timm":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None:
+            self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec: Any) -> Any:
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: Any) -> None:
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        register(self.entries)
+
+
+def register_once_timm_is_there(entries: list[ModelEntry]) -> None:
+    """Registers models now where timm has been imported, else as soon as it is."""
+    if "timm" in sys.modules:
+        register(entries)
+    else:
+        sys.meta_path.insert(0, _AfterTimm(entries))

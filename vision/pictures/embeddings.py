@@ -1,0 +1,80 @@
+"""A map of embeddings in two dimensions, coloured and marked by class."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from ...core.pictures import shortened
+from .images import NEUTRAL
+
+# Okabe and Ito, and a mark of its own for each round of them: 40 classes are told apart without colour alone.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8F7A00")
+MARKS = ("o", "^", "s", "D", "v")
+MOST = 5000  # points, a seeded sample of more
+
+
+def projection(
+    vectors: np.ndarray, labels: Sequence[str | None], title: str, method: Literal["pca", "tsne"] = "pca"
+) -> Figure:
+    """Each embedding a point, at its first two principal components or where t-SNE puts it; classes named beside.
+
+    Args:
+        vectors: embeddings (images, dim).
+        labels: of each image, None where unknown.
+        title: of the picture.
+        method: of the map.
+    """
+    chosen = np.sort(np.random.default_rng(0).permutation(len(vectors))[:MOST])
+    vectors, labels = vectors[chosen], [labels[index] for index in chosen]
+    centred = vectors - vectors.mean(0)
+    if len(vectors) < 3 or vectors.shape[1] < 2:
+        places, axes = np.column_stack([np.arange(len(vectors)), centred[:, 0]]), ("image", "feature")
+    elif method == "tsne":
+        perplexity = min(30, (len(vectors) - 1) / 3)
+        places, axes = (
+            TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(centred),
+            ("t-SNE", "t-SNE"),
+        )
+    else:
+        components = PCA(2, random_state=0).fit(centred)
+        places = components.transform(centred)
+        axes = tuple(
+            f"component {number} ({share:.0%} of the variance)"
+            for number, share in enumerate(components.explained_variance_ratio_, 1)
+        )
+    figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    panel = figure.subplots()
+    panel.set(xlabel=axes[0], ylabel=axes[1])
+    panel.spines[["top", "right"]].set_visible(False)
+    # The most frequent first, so that rare ones are drawn above them.
+    counts = Counter(label for label in labels if label is not None).most_common()
+    size = 26 if len(vectors) < 500 else 10
+    unknown = np.array([label is None for label in labels])
+    shown = len(COLOURS) * len(MARKS)
+    rest = {name for name, _ in counts[shown:]}
+    others = unknown | np.array([label in rest for label in labels])
+    if others.any():
+        name = "no label" if not rest else f"{len(rest)} rarer classes"
+        panel.scatter(*places[others].T, s=size, c="#BBBBBB", linewidths=0, label=f"{name} ({others.sum():,})")
+    for index, (name, count) in enumerate(counts[:shown]):
+        own = np.array([label == name for label in labels])
+        panel.scatter(
+            *places[own].T,
+            s=size,
+            c=COLOURS[index % len(COLOURS)],
+            marker=MARKS[index // len(COLOURS)],
+            alpha=0.75,
+            linewidths=0,
+            label=f"{shortened(name, 20)} ({count:,})",
+        )
+    if counts:
+        legend = figure.legend(loc="outside right upper", fontsize=8.5, frameon=False, labelcolor=NEUTRAL)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return figure
