@@ -1,4 +1,4 @@
-"""Time series forecasting: models, the data modules `Sunspots` and `SeriesData`, and the task `Forecaster`.
+"""Time series: models, data modules and tasks that forecast, classify, find anomalies and fill gaps.
 
 Importing this package registers its models; data, tasks and pictures load when they are first asked for.
 """
@@ -9,8 +9,20 @@ from typing import Any
 from . import models
 
 _HOMES = {
+    "AnomalyData": "data.anomalies",
+    "AnomalyDetector": "tasks.anomaly",
+    "DisaggregationData": "data.disaggregation",
+    "DisaggregationDescription": "data.disaggregation",
+    "Disaggregator": "tasks.disaggregation",
     "Forecaster": "tasks",
     "Forecasts": "tasks",
+    "FilledWindows": "tasks.filling",
+    "ImputationData": "data.gaps",
+    "Imputer": "tasks.imputation",
+    "LabelledSeries": "data.classes",
+    "LabelledSeriesDescription": "data.classes",
+    "SeriesClassifier": "tasks.classification",
+    "SeriesClasses": "tasks.classification",
     "SeriesData": "data",
     "SeriesDescription": "data",
     "Sunspots": "data",

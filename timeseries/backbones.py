@@ -2,13 +2,13 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from ..core.errors import QuintetError, nearest
-from ..core.registry import model_entry
+from ..core.registry import model_entry, stored_arguments
 
 
 @runtime_checkable
@@ -25,8 +25,28 @@ def build_backbone(
 
     Raises QuintetError for an unknown name and for an argument the backbone does not take.
     """
+    return build_network(backbone, {"context": context, "horizon": horizon, "outputs": outputs}, arguments)
+
+
+def build_network(
+    backbone: str | Callable[..., nn.Module],
+    own: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    kind: str = "a forecaster",
+    example: str = "itransformer",
+) -> nn.Module:
+    """The network with random weights.
+
+    Args:
+        backbone: a registered name, or what builds a network.
+        own: arguments that follow from the data.
+        arguments: the user's.
+        kind: of network, for messages.
+        example: a registered one of that kind that takes a mixer.
+
+    Raises QuintetError for an unknown name and for an argument the backbone does not take.
+    """
     build = model_entry(backbone).build if isinstance(backbone, str) else backbone
-    own = {"context": context, "horizon": horizon, "outputs": outputs}
     try:
         return build(**own, **arguments)
     except TypeError as error:
@@ -36,12 +56,25 @@ def build_backbone(
             raise
         name = unknown[1]
         if name in own:
-            remedy = "a forecaster is called with context, horizon and outputs"
+            *most, last = own
+            remedy = f"{kind} is called with {', '.join(most)} and {last}"
         elif name == "mixer":
-            remedy = "give a backbone that does, such as itransformer"
+            remedy = f"give a backbone that does, such as {example}"
         else:
             remedy = nearest(name, _parameters(build))
         raise QuintetError(f"{name_of(backbone)} takes no {name}; {remedy}") from None
+
+
+def accepts(backbone: str | Backbone, argument: str) -> bool:
+    """Whether a backbone's constructor has an argument of this name."""
+    return argument in _parameters(model_entry(backbone).build if isinstance(backbone, str) else backbone)
+
+
+def sizes_in(backbone: str | Backbone, pretrained: bool | str, accept_license: bool = False) -> dict[str, Any]:
+    """Constructor arguments that a file of weights states; none where the backbone cannot read them from it."""
+    entry = model_entry(backbone) if isinstance(backbone, str) else None
+    build, sources = (entry.build, entry.pretrained) if entry else (_target(backbone), {})
+    return stored_arguments(build, pretrained, sources, name_of(backbone), accept_license)
 
 
 def name_of(backbone: str | Backbone) -> str:

@@ -16,6 +16,19 @@ def waves(rows: int, channels: int = 2, seed: int = 0) -> np.ndarray:
     return (10 + np.sin(2 * np.pi * (time + 3 * np.arange(channels)) / 24) + 0.1 * noise) * 10.0 ** np.arange(channels)
 
 
+def household(rows: int = 400, seed: int = 0) -> pd.DataFrame:
+    """A kettle of 2 kW for 4 minutes now and then, a fridge of 80 W in cycles, and everything else."""
+    draw = np.random.default_rng(seed)
+    time = np.arange(rows)
+    fridge = 80.0 * (time % 20 < 8)
+    kettle = np.zeros(rows)
+    for start in range(int(draw.integers(5, 15)), rows, 37):
+        kettle[start : start + 4] = 2000.0
+    load = 100 + draw.normal(0, 5, rows) + fridge + kettle
+    stamps = pd.date_range("2024-01-01", periods=rows, freq="min")
+    return pd.DataFrame({"date": stamps, "kettle": kettle, "aggregate": load, "fridge": fridge})
+
+
 @pytest.fixture
 def table():
     """Function to a wide table of hourly waves with the columns date, a, b, ..."""
@@ -41,6 +54,12 @@ def csv(tmp_path, table):
     return write
 
 
+@pytest.fixture(scope="session")
+def house():
+    """Function to the loads of a household by the minute: date, kettle, aggregate, fridge."""
+    return household
+
+
 @contextmanager
 def inside(folder) -> Iterator[None]:
     """While it lasts, commands run in `folder`."""
@@ -48,6 +67,12 @@ def inside(folder) -> Iterator[None]:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["quintet"])
         yield
+
+
+@pytest.fixture(scope="session")
+def working_in():
+    """`inside`, for the fixtures of other files."""
+    return inside
 
 
 @pytest.fixture(scope="session")

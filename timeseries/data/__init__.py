@@ -2,6 +2,14 @@
 
 from .series import SeriesData
 from .sunspots import Sunspots
-from .windows import SeriesDescription, WindowDataset, Windows
+from .windows import Covariate, Covariates, SeriesDescription, WindowDataset, Windows
 
-__all__ = ["SeriesData", "SeriesDescription", "Sunspots", "WindowDataset", "Windows"]
+__all__ = [
+    "Covariate",
+    "Covariates",
+    "SeriesData",
+    "SeriesDescription",
+    "Sunspots",
+    "WindowDataset",
+    "Windows",
+]

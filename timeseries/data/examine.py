@@ -9,6 +9,7 @@ import pandas as pd
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
+from ..covariates import ROLES
 from .files import Source
 from .stamps import find_time, grid_of, infer_frequency, parse_stamps, shown
 
@@ -23,28 +24,56 @@ class Reading:
     """How a table is to be read; see `SeriesData` for what the fields mean."""
 
     time: str | list[str] | None = None
-    id: str | None = None
+    id: str | list[str] | None = None
     target: list[str] | None = None
+    past: list[str] = field(default_factory=list)
+    future: list[str] = field(default_factory=list)
+    static: list[str] = field(default_factory=list)
+    categorical: list[str] = field(default_factory=list)
     frequency: str | None = None
     time_format: str | None = None
     time_zone: str | None = None
     sort: bool = False
     duplicates: Duplicates = "raise"
 
+    @property
+    def ids(self) -> list[str]:
+        """The columns that name the series, where the user says them."""
+        return [self.id] if isinstance(self.id, str) else list(self.id or [])
+
+    @property
+    def covariates(self) -> list[str]:
+        """The columns that are read but not forecast."""
+        return [*self.past, *self.future, *self.static]
+
 
 @dataclass(eq=False)
 class Series:
-    """One series on its regular grid: stamps, values (T, C), NaN where nothing was observed; rows put in for gaps."""
+    """One series on its regular grid, up to the last row with a target.
+
+    Args:
+        name: of the series, "" where there is one.
+        stamps: of the rows (T).
+        values: the targets (T, C), NaN where nothing was observed.
+        gaps: rows put in for absent stamps.
+        columns: covariates by name, numbers of categories for those that hold words; past (T), future (T or more: what
+            is known after the last target), static (1).
+    """
 
     name: str
     stamps: pd.Index
     values: np.ndarray
     gaps: int = 0
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass
 class Examination:
-    """What was found in a table; `series` is empty where a fault stood in the way."""
+    """What was found in a table; `series` is empty where a fault stood in the way.
+
+    `labels` has a row for each series: what the columns that name it say. `categories` are the words of each covariate
+    that holds words.
+    """
 
     where: str
     rows: int
@@ -54,61 +83,129 @@ class Examination:
     time: str = ""
     id: str = ""
     frequency: str = ""
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    categories: dict[str, list[str]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
-def examine(source: Source, reading: Reading, channels: Sequence[str] | None = None) -> Examination:
+def examine(source: Source, reading: Reading, demanded: bool = False) -> Examination:
     """Looks a table through; faults are listed, not raised.
 
     Args:
         source: the table.
         reading: how the user wants it read.
-        channels: columns a trained model needs, in its order; None reads what `reading` or the table itself says.
+        demanded: a trained model needs the columns of `reading`: one that is absent is a fault of the table.
 
     Raises QuintetError for an option that names what is not there.
     """
     frame = source.frame
     found = Examination(source.where, len(frame), remarks=list(source.remarks))
-    identifier = _find_series(source, reading.id)
+    identifiers = _find_series(source, reading.ids)
     time = [source.time] if source.time and reading.time is None else find_time(frame, reading.time)
-    found.id = identifier or ""
+    found.id = ", ".join(identifiers)
     # One column keeps its name; several that make a stamp up, or none, become "time" or "row".
     found.time = str(time[0]) if len(time) == 1 else "time" if time else "row"
-    names = _find_channels(source, channels or reading.target, {*time, identifier}, found, demanded=bool(channels))
+    taken = {*time, *(name for name in identifiers if name not in reading.static)}
+    covariates = _find_covariates(source, reading, taken, found, demanded)
+    names = _find_channels(source, reading.target, {*taken, *identifiers, *covariates}, found, demanded)
     found.channels = [str(name) for name in names]
     found.units = [source.units.get(name, "") for name in found.channels]
-    values = _numbers(source, names, found)
-    stamps = None
+    table = Table(
+        np.concatenate(
+            [_numbers(source, names, found), _features(source, covariates, reading, found, demanded)], axis=1
+        ),
+        found.channels,
+        covariates,
+    )
     if time:
-        stamps, faults = parse_stamps(source, time, reading.time_format, reading.time_zone)
+        table.stamps, faults = parse_stamps(source, time, reading.time_format, reading.time_zone)
         found.faults += faults
     else:
         found.remarks.append("no column holds dates: rows are numbered in their order (data.time names one)")
+    groups = _groups(source, identifiers, found)
     if found.faults or not names:
         return found
-    groups = {"": np.arange(len(frame))}
-    if identifier is not None:
-        if frame[identifier].isna().any():
-            at = int(frame[identifier].isna().argmax())
-            found.faults.append(Fault(source.row(at), f"has no name in '{identifier}'", "add it"))
-            return found
-        groups = {str(name): rows for name, rows in frame.groupby(identifier, sort=False).indices.items()}
-    found.frequency = _frequency(stamps, groups, reading)
+    found.frequency = _frequency(table.stamps, groups, reading)
     for name, rows in groups.items():
-        if one := _on_grid(source, name, rows, stamps, values, reading, found):
+        if one := _on_grid(source, name, rows, table, reading, found):
             found.series.append(one)
-    _remark(found)
+    _leave_out_empty(source, found)
+    _remark(found, reading)
     return found
 
 
-def _find_series(source: Source, given: str | None) -> str | None:
-    if given is None:
+@dataclass
+class Table:
+    """The rows of a table as numbers: targets, then covariates, and when they were; and the grid laid out last."""
+
+    numbers: np.ndarray
+    channels: list[str]
+    covariates: list[str]
+    stamps: pd.DatetimeIndex | None = None
+    last: tuple[pd.DatetimeIndex, pd.DatetimeIndex, np.ndarray] | None = None
+
+
+def _find_series(source: Source, given: Sequence[str]) -> list[str]:
+    if not given:
         lowered = {str(name).strip().lower(): name for name in source.frame.columns}
-        return source.series or next((lowered[name] for name in SERIES_NAMES if name in lowered), None)
-    if given not in source.frame:
-        raise QuintetError(f"data.id: no column '{given}'; {nearest(given, map(str, source.frame.columns))}")
-    return given
+        return source.series or [lowered[name] for name in SERIES_NAMES if name in lowered][:1]
+    for name in given:
+        if name not in source.frame:
+            raise QuintetError(f"data.id: no column '{name}'; {nearest(name, map(str, source.frame.columns))}")
+    return list(given)
+
+
+def _groups(source: Source, identifiers: list[str], found: Examination) -> dict[str, np.ndarray]:
+    """The rows of each series by its name, in the order in which they first appear."""
+    frame = source.frame
+    if not identifiers:
+        return {"": np.arange(len(frame))}
+    for name in identifiers:
+        if frame[name].isna().any():
+            at = int(frame[name].isna().argmax())
+            found.faults.append(Fault(source.row(at), f"has no name in '{name}'", "add it"))
+            return {}
+    numbers = frame.groupby(identifiers, sort=False).ngroup().to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+    found.labels = frame[identifiers].iloc[[rows[0] for rows in groups]].reset_index(drop=True)
+    if len(identifiers) == 1:
+        names = [str(label) for label in found.labels[identifiers[0]]]
+    else:
+        parts = [[f"{name}={label}" for label in found.labels[name]] for name in identifiers]
+        names = [", ".join(together) for together in zip(*parts, strict=True)]
+    return dict(zip(names, groups, strict=True))
+
+
+def _absent(
+    source: Source, option: str, names: Sequence[str], taken: set, found: Examination, demanded: bool
+) -> list[str]:
+    """Those of the names that are columns; for another raises QuintetError, or lists the fault where it is demanded."""
+    missing = [name for name in names if name not in source.frame]
+    if not missing:
+        return list(names)
+    close = nearest(missing[0], [str(name) for name in source.frame.columns if name not in taken])
+    if not demanded:
+        raise QuintetError(f"data.{option}: no column '{missing[0]}'; {close}")
+    found.faults.append(Fault(source.where, f"has no column '{missing[0]}'", f"the model needs it; {close}"))
+    return []
+
+
+def _find_covariates(source: Source, reading: Reading, taken: set, found: Examination, demanded: bool) -> list[str]:
+    """The columns of every role, each in one alone."""
+    names = []
+    for role in ROLES:
+        for name in _absent(source, role, getattr(reading, role), taken, found, demanded):
+            other = [*names, *taken, *(reading.target or [])]
+            if name in other:
+                raise QuintetError(f"data.{role}: '{name}' has another role already; a column has one")
+            names.append(name)
+    if not demanded and (unknown := [name for name in reading.categorical if name not in names]):
+        raise QuintetError(
+            f"data.categorical: '{unknown[0]}' is none of the covariates; {nearest(unknown[0], map(str, names))}"
+        )
+    return names
 
 
 def _find_channels(
@@ -117,15 +214,7 @@ def _find_channels(
     """Columns to forecast: those asked for, or all that hold numbers."""
     frame = source.frame
     if wanted is not None:
-        missing = [name for name in wanted if name not in frame]
-        free = [str(name) for name in frame.columns if name not in taken]
-        if missing and demanded:
-            remedy = f"the model needs it; {nearest(missing[0], free)}"
-            found.faults.append(Fault(source.where, f"has no column '{missing[0]}'", remedy))
-            return []
-        if missing:
-            raise QuintetError(f"data.target: no column '{missing[0]}'; {nearest(missing[0], free)}")
-        return list(wanted)
+        return _absent(source, "target", wanted, taken, found, demanded)
     names = []
     for name in frame.columns:
         if name in taken:
@@ -143,7 +232,7 @@ def _find_channels(
 
 
 def _numbers(source: Source, names: Iterable[str], found: Examination) -> np.ndarray:
-    """The channels as float64 (rows, C); text and infinities among them are faults."""
+    """Columns as float64 (rows, C); text and infinities among them are faults."""
     columns = []
     for name in names:
         column = source.frame[name]
@@ -158,6 +247,26 @@ def _numbers(source: Source, names: Iterable[str], found: Examination) -> np.nda
             found.faults.append(Fault(source.row(at), f"has an infinite number in '{name}'", "correct it or empty it"))
         columns.append(values)
     return np.stack(columns, axis=1) if columns else np.zeros((len(source.frame), 0))
+
+
+def _features(source: Source, names: Sequence[str], reading: Reading, found: Examination, demanded: bool) -> np.ndarray:
+    """Covariates as float64 (rows, n): numbers, or the number of each category where a column holds words."""
+    columns = []
+    for name in names:
+        column = source.frame[name]
+        text = not demanded and pd.to_numeric(column.dropna(), errors="coerce").isna().mean() > 0.5
+        if name in reading.categorical or text:
+            codes, words = pd.factorize(column.map(_word, na_action="ignore"), sort=True)
+            found.categories[name] = [str(word) for word in words]
+            columns.append(np.where(codes < 0, np.nan, codes.astype(np.float64)))
+        else:
+            columns.append(_numbers(source, [name], found)[:, 0])
+    return np.stack(columns, axis=1) if columns else np.zeros((len(source.frame), 0))
+
+
+def _word(value: object) -> str:
+    """A category as text; whole numbers read the same whether or not a gap made pandas write them as 1.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _frequency(stamps: pd.DatetimeIndex | None, groups: dict[str, np.ndarray], reading: Reading) -> str:
@@ -175,20 +284,20 @@ def _frequency(stamps: pd.DatetimeIndex | None, groups: dict[str, np.ndarray], r
 
 
 def _on_grid(
-    source: Source,
-    name: str,
-    rows: np.ndarray,
-    stamps: pd.DatetimeIndex | None,
-    values: np.ndarray,
-    reading: Reading,
-    found: Examination,
+    source: Source, name: str, rows: np.ndarray, table: Table, reading: Reading, found: Examination
 ) -> Series | None:
     """One series on the regular grid of its frequency, or None and the fault that stands in the way."""
-    if stamps is None:
-        return Series(name, pd.RangeIndex(len(rows)), values[rows])
+    values = table.numbers[rows]
+    if table.stamps is None:
+        return _series(
+            source, name, pd.RangeIndex(len(rows)), np.arange(len(rows)), values, rows, table, reading, found
+        )
     label = f" of series '{name}'" if name else ""
     several = "" if found.id else "; or data.id to the column that names the series, if there are several"
-    own, values = stamps[rows], values[rows]
+    own = table.stamps[rows]
+    # The points of a grid share their stamps, and laying out a calendar takes longer than all else.
+    if table.last is not None and own.equals(table.last[0]):
+        return _series(source, name, *table.last[1:], values, rows, table, reading, found)
     if not own.is_monotonic_increasing:
         if not reading.sort:
             at = int((own[1:] < own[:-1]).argmax()) + 1
@@ -208,7 +317,10 @@ def _on_grid(
             found.faults.append(Fault(source.row(int(rows[at])), what, remedy))
             return None
         if reading.duplicates == "mean":
-            values = pd.DataFrame(values).groupby(own).mean().to_numpy()
+            groups = pd.DataFrame(values).groupby(own)
+            words = [table.covariates.index(one) + len(table.channels) for one in found.categories]
+            values = groups.mean().to_numpy(copy=True)
+            values[:, words] = groups[words].first().to_numpy()  # there is no mean of words
             own, rows = own.unique(), rows[~repeated]
         else:
             kept = ~own.duplicated(keep=reading.duplicates)
@@ -230,16 +342,62 @@ def _on_grid(
         remedy = "resample the rows to one step, or give data.frequency"
         found.faults.append(Fault(source.row(int(rows[at])), what, remedy))
         return None
+    table.last = own, grid, places
+    return _series(source, name, grid, places, values, rows, table, reading, found)
+
+
+def _series(
+    source: Source,
+    name: str,
+    grid: pd.Index,
+    places: np.ndarray,
+    values: np.ndarray,
+    rows: np.ndarray,
+    table: Table,
+    reading: Reading,
+    found: Examination,
+) -> Series | None:
+    """A series of rows that stand at `places` of its grid, cut after its last target where more is known ahead."""
     on_grid = np.full((len(grid), values.shape[1]), np.nan)
     on_grid[places] = values
-    return Series(name, grid, on_grid, gaps=len(grid) - len(own))
+    targets = len(table.channels)
+    end = len(grid)
+    if reading.future:
+        observed = np.flatnonzero(~np.isnan(on_grid[:, :targets]).all(1))
+        end = int(observed[-1]) + 1 if len(observed) else end
+    columns = {}
+    for number, column in enumerate(table.covariates, start=targets):
+        if column in reading.static:
+            told = values[~np.isnan(values[:, number]), number]
+            if len(told) and (told != told[0]).any():
+                at = int(np.flatnonzero(values[:, number] != told[0])[0])
+                before = f"the rows of series '{name}'" if name else "the rows"
+                what = f"has another '{column}' than {before} before it"
+                remedy = "a static covariate has one value a series; name it in data.past or data.future"
+                found.faults.append(Fault(source.row(int(rows[at])), what, remedy))
+                return None
+            columns[column] = told[:1] if len(told) else np.array([np.nan])
+        else:
+            columns[column] = on_grid[: None if column in reading.future else end, number]
+    return Series(name, grid[:end], on_grid[:end, :targets], end - int((places < end).sum()), columns)
 
 
 def _step(start: pd.Timestamp, frequency: str) -> pd.Timedelta:
     return pd.date_range(start, periods=3, freq=frequency)[-1] - pd.date_range(start, periods=3, freq=frequency)[-2]
 
 
-def _remark(found: Examination) -> None:
+def _leave_out_empty(source: Source, found: Examination) -> None:
+    """Drops the points of labelled arrays at which nothing is observed, such as those over land."""
+    if source.labels is None or len(found.series) != len(found.labels):
+        return
+    kept = [at for at, one in enumerate(found.series) if not np.isnan(one.values).all()]
+    if kept and (empty := len(found.series) - len(kept)):
+        found.remarks.append(f"{empty:,} of {len(found.series):,} points of {found.id} hold nothing and are left out")
+        found.series = [found.series[at] for at in kept]
+        found.labels = found.labels.iloc[kept].reset_index(drop=True)
+
+
+def _remark(found: Examination, reading: Reading) -> None:
     """What is not wrong but worth knowing."""
     if gaps := sum(series.gaps for series in found.series):
         worst = max(found.series, key=lambda series: series.gaps)
@@ -247,6 +405,10 @@ def _remark(found: Examination) -> None:
         found.remarks.append(f"{gaps:,} stamps are absent{of}; they are masked, not filled")
     if not found.series:
         return
+    if reading.future:
+        ahead = [len(series.columns[reading.future[0]]) - len(series.values) for series in found.series]
+        steps = f"{min(ahead)}" if min(ahead) == max(ahead) else f"{min(ahead)} to {max(ahead)}"
+        found.remarks.append(f"future covariates go on for {steps} steps after the last target")
     missing = sum(np.isnan(series.values).sum(0) - series.gaps for series in found.series)
     for name, count in zip(found.channels, missing, strict=True):
         if count:

@@ -16,18 +16,31 @@ SHOWN = 20  # channels and problems listed one by one
 
 def report(
     found: Examination,
+    roles: Mapping[str, Sequence[str]],
     rows: Sequence[Rows] | None = None,
     windows: Mapping[str, int] | None = None,
     description: SeriesDescription | None = None,
+    remarks: Sequence[str] = (),
+    purpose: str = "",
 ) -> Table:
-    """The findings of an examination as tables in one column; without parts where faults stand in the way."""
+    """The findings of an examination as tables in one column; without parts where faults stand in the way.
+
+    Args:
+        found: what was found.
+        roles: names of the covariates of each role.
+        rows: of each part, series by series.
+        windows: number of windows of each part.
+        description: what a model is told of the data.
+        remarks: more of what is not wrong but worth knowing.
+        purpose: what a model sees of a window and does with it.
+    """
     page = Table.grid()
     for section in (
         Text(found.where, style="bold"),
-        _facts(found, description),
+        _facts(found, description, purpose),
         _parts(found, rows, windows) if rows else None,
-        _channels(found),
-        _problems(found, _unused(found, rows, description) if rows else []),
+        _columns(found, roles),
+        _problems(found, [*remarks, *(_unused(found, rows, description) if rows else [])]),
     ):
         if section is not None:
             page.add_row(section)
@@ -35,7 +48,7 @@ def report(
     return page
 
 
-def _facts(found: Examination, description: SeriesDescription | None) -> Table:
+def _facts(found: Examination, description: SeriesDescription | None, purpose: str) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_row("rows", f"{found.rows:,}")
     if found.series:
@@ -47,7 +60,7 @@ def _facts(found: Examination, description: SeriesDescription | None) -> Table:
     table.add_row("step", found.frequency or "row")
     if description:
         table.add_row("season", f"{description.period} steps" if description.period > 1 else "none")
-        table.add_row("model", f"sees {description.context} steps, forecasts {description.horizon}")
+        table.add_row("model", purpose)
     return table
 
 
@@ -68,20 +81,34 @@ def _parts(found: Examination, rows: Sequence[Rows], windows: Mapping[str, int])
     return table
 
 
-def _channels(found: Examination) -> Table | None:
+def _columns(found: Examination, roles: Mapping[str, Sequence[str]]) -> Table | None:
     if not found.series:
         return None
-    table = Table("channel", box=None, pad_edge=False, header_style="bold")
+    table = Table("column", "role", box=None, pad_edge=False, header_style="bold")
     for column in ("observed", "mean", "least", "most"):
         table.add_column(column, justify="right")
     values = np.concatenate([series.values for series in found.series])
     for name, unit, column in list(zip(found.channels, found.units, values.T, strict=True))[:SHOWN]:
-        observed = column[~np.isnan(column)]
-        numbers = [f"{pick(observed):,.4g}" for pick in (np.mean, np.min, np.max)] if len(observed) else ["-"] * 3
-        table.add_row(Text(f"{name} [{unit}]" if unit else name), f"{len(observed) / len(column):.1%}", *numbers)
+        table.add_row(Text(f"{name} [{unit}]" if unit else name), "target", *_numbers(column))
     if len(found.channels) > SHOWN:
-        table.add_row(f"and {len(found.channels) - SHOWN} more")
+        table.add_row(f"and {len(found.channels) - SHOWN} more", "target")
+    for role, names in roles.items():
+        for name in names:
+            column = np.concatenate([series.columns[name] for series in found.series])
+            if name in found.categories:
+                words = found.categories[name]
+                told = f"{len(words)}: {', '.join(words[:4])}{', ...' if len(words) > 4 else ''}"
+                table.add_row(Text(name), role, _numbers(column)[0], Text(told))
+            else:
+                table.add_row(Text(name), role, *_numbers(column))
     return table
+
+
+def _numbers(column: np.ndarray) -> list[str]:
+    """Share of a column that is observed, then its mean, least and most."""
+    observed = column[~np.isnan(column)]
+    numbers = [f"{pick(observed):,.4g}" for pick in (np.mean, np.min, np.max)] if len(observed) else ["-"] * 3
+    return [f"{len(observed) / max(1, len(column)):.1%}", *numbers]
 
 
 def _unused(found: Examination, rows: Sequence[Rows], description: SeriesDescription) -> list[str]:

@@ -1,39 +1,51 @@
 """Series of one's own: tables of numbers in time, looked through before training, split by time, cut into windows."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from rich.table import Table
 
 from ...core.data import DataModule, Fault
 from ...core.errors import QuintetError
+from ..covariates import ROLES
+from ..metrics.scores import seasonal_scales
 from .examine import Duplicates, Examination, Reading, Series, examine
-from .files import Source, format_of, read
+from .features import features_of, fitted, unfit, unseen
+from .files import Given, Labels, Source, Wanted, files_in, format_of, read
 from .report import report
 from .splits import Rows, Split, check_split, rows_of
 from .stamps import calendar_of, extended, find_time, same_step, season_of, shown
-from .windows import SeriesDescription, WindowDataset, as_batch
+from .windows import SeriesDescription, WindowDataset, Windows, as_batch
+
+IN_PYTHON = "an object in Python"  # what a checkpoint says of data that were no file
 
 
 class SeriesData(DataModule):
-    """Series from the user's own file: CSV (also .gz), parquet, NetCDF or Zarr.
+    """Series from the user's own files: CSV (also .gz), parquet, NetCDF or Zarr.
 
-    A wide table has a column of stamps and one or more columns of numbers, its channels; a long one also a column that
-    names the series of each row. Rows are put on the regular grid of their frequency; absent stamps and empty cells are
-    masked (NaN) in everything that follows, never filled. Validation and test are the last rows of each series; the
-    scaler sees training rows alone.
+    A wide table has a column of stamps and one or more columns of numbers, its channels; a long one also columns that
+    name the series of each row; of a grid each point is a series, and so is each file of a folder. Rows are put on the
+    regular grid of their frequency; absent stamps and empty cells are masked (NaN) in everything that follows, never
+    filled. Validation and test are the last rows of each series; the scaler sees training rows alone.
+
+    Covariates are columns that are known and not forecast. To forecast, future ones must reach over the horizon: rows
+    after the last target, with the target left empty. Words become one 0/1 feature for each category of the training
+    rows; a category they never show is masked, and said.
 
     Args:
-        path: the file.
+        path: the file, or a folder of files of one shape; in Python also a DataFrame, DataArray or Dataset.
         context: steps the model sees.
         horizon: steps it forecasts.
         time: column of the stamps, or those that make one up (year, month, ...); None finds it, or numbers the rows.
-        id: column of the series' names; None finds one called unique_id or the like, else there is one series.
-        target: columns to forecast; None takes all that hold numbers.
+        id: column, or columns, of the series' names; None finds one called unique_id or the like, or takes all
+            dimensions beside time; else there is one series.
+        target: columns to forecast; None takes all that hold numbers and have no other role.
         split: "ett-hour", or where validation and test begin: shares of the rows or dates.
         scale: "standard" subtracts the mean and divides by the standard deviation of each channel; "none" does not.
         period: steps in a season; None takes that of the frequency (24 of hours, 7 of days, 12 of months).
@@ -43,6 +55,10 @@ class SeriesData(DataModule):
         time_zone: to which stamps with an offset are brought, and in which those without are.
         sort: sort rows that go back in time instead of refusing them.
         duplicates: which of several rows with one stamp is taken: first, last, mean; "raise" refuses them.
+        past: covariates known up to the forecast.
+        future: covariates known over the horizon too.
+        static: covariates of which each series has one value.
+        categorical: those of the covariates whose numbers name categories; words always do.
         batch_size: windows in a batch.
         num_workers: processes that cut windows; everything lies in memory, so 0 is fastest.
         seed: of the order.
@@ -55,7 +71,7 @@ class SeriesData(DataModule):
 
     def __init__(
         self,
-        path: str | Path,
+        path: Given,
         context: int = 96,
         horizon: int = 24,
         time: str | list[str] | None = None,
@@ -70,6 +86,10 @@ class SeriesData(DataModule):
         time_zone: str | None = None,
         sort: bool = False,
         duplicates: Duplicates = "raise",
+        past: list[str] | None = None,
+        future: list[str] | None = None,
+        static: list[str] | None = None,
+        categorical: list[str] | None = None,
         *,
         batch_size: int = 32,
         num_workers: int = 0,
@@ -79,16 +99,32 @@ class SeriesData(DataModule):
         for name, value in (("context", context), ("horizon", horizon), ("period", 1 if period is None else period)):
             if value < 1:
                 raise QuintetError(f"data.{name} is {value}; give at least 1")
-        self.path = Path(path).expanduser()
+        self.path = Path(path).expanduser() if isinstance(path, str | Path) else path
+        if not isinstance(path, str | Path):
+            # Objects do not travel in a checkpoint; that there was one does.
+            self.constructor_arguments["path"] = IN_PYTHON
         self._sizes = context, horizon
         self.split: Split = {"val": 0.2, "test": 0.2} if split is None else split
         check_split(self.split)
         self.scale, self.period, self._calendar = scale, period, list(calendar or [])
-        self.reading = Reading(time, id, target, frequency, time_format, time_zone, sort, duplicates)
+        self.reading = Reading(
+            time,
+            id,
+            target,
+            list(past or []),
+            list(future or []),
+            list(static or []),
+            list(categorical or []),
+            frequency,
+            time_format,
+            time_zone,
+            sort,
+            duplicates,
+        )
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        if format_of(path) is None:
+        if format_of(path) is None and not (path.is_dir() and files_in(path)):
             return False
         try:
             source = read(path)
@@ -100,6 +136,12 @@ class SeriesData(DataModule):
             return False
 
     def adopt(self, description: SeriesDescription) -> None:
+        for name, own, trained in zip(
+            ("context", "horizon"), self._sizes, (description.context, description.horizon), strict=True
+        ):
+            if name in self.constructor_arguments and own != trained:
+                asked = f"; to forecast fewer steps give horizon={own}" if name == "horizon" and own < trained else ""
+                raise QuintetError(f"data.{name}={own}: this model was trained with data.{name}={trained}{asked}")
         super().adopt(description)
         for name in ("examination", "rows", "_measured"):
             self.__dict__.pop(name, None)
@@ -114,14 +156,29 @@ class SeriesData(DataModule):
 
     def source(self) -> Source:
         """The user's table, as it lies in the file."""
-        time = self.reading.time if isinstance(self.reading.time, str) else None
-        return read(self.path, time, self.reading.id)
+        if isinstance(self.path, Path) and self.path == Path(IN_PYTHON):
+            raise QuintetError(f"this model was trained on {IN_PYTHON}; give data.path=FILE")
+        reading = self._reading()
+        columns = None if reading.target is None else [*reading.target, *reading.past, *reading.future]
+        time = reading.time if isinstance(reading.time, str) else None
+        return read(self.path, Wanted(time, reading.ids, columns, reading.static))
+
+    def _reading(self) -> Reading:
+        """How the table is read: a trained model decides on the roles of columns."""
+        known = self._described
+        if known is None:
+            return self.reading
+        roles = {role: [column.name for column in getattr(known, role)] for role in ROLES}
+        words = [column.name for role in ROLES for column in getattr(known, role) if column.categories]
+        return replace(self.reading, target=known.channels, categorical=words, **roles)
 
     @cached_property
     def examination(self) -> Examination:
         """The user's table, looked through once; faults are listed, not raised."""
         known = self._described
-        found = examine(self.source(), self.reading, known.channels if known else None)
+        source = self.source()
+        self._labels = source.labels
+        found = examine(source, self._reading(), demanded=known is not None)
         if known and not found.faults and not same_step(found.series[0].stamps, found.frequency, known.frequency):
             what = f"has steps of {found.frequency or 'rows'}, the model was trained on {known.frequency or 'rows'}"
             found.faults.append(Fault(found.where, what, "resample it, or give data.frequency"))
@@ -143,7 +200,8 @@ class SeriesData(DataModule):
 
     def _refusal(self, faults: Sequence[Fault]) -> QuintetError:
         first, more = faults[0], len(faults) - 1
-        rest = f" ({more} more: quintet inspect {self.path})" if more else ""
+        inspected = f"quintet inspect {self.path}" if isinstance(self.path, Path) else "data.faults()"
+        rest = f" ({more} more: {inspected})" if more else ""
         return QuintetError(f"{first.where} {first.what}; {first.remedy}{rest}")
 
     def prepare(self, stages: tuple[str, ...]) -> None:
@@ -163,18 +221,31 @@ class SeriesData(DataModule):
     def table(self) -> Table:
         found = self.examination
         if self.faults():
-            return report(found)
+            return report(found, self._roles())
         windows = {part: len(self._places(part)[0]) for part in ("train", "val", "test")}
-        return report(found, self.rows, windows, self.description())
+        return report(found, self._roles(), self.rows, windows, self.description(), self.unseen, self.purpose())
+
+    def purpose(self) -> str:
+        """What a model sees of a window and does with it, for people."""
+        return f"sees {self.context} steps, forecasts {self.horizon}"
 
     def collate(self) -> Callable:
         return as_batch
+
+    def transfer_batch_to_device(self, batch: Windows, device: torch.device, dataloader_idx: int) -> Windows:
+        # Lightning looks through every field of nested tuples, which costs more than all else around a small step.
+        return batch.to(device)
 
     # What the task and its tables ask for
 
     def units(self) -> list[str]:
         """Units of the channels: of this file, or else of the one the model was trained on."""
         return [own or known for own, known in zip(self.usable().units, self.description().units, strict=True)]
+
+    def labels(self) -> tuple[pd.DataFrame, Labels | None]:
+        """What the columns that name the series say, a row for each; and what labelled arrays say beside numbers."""
+        found = self.usable()
+        return found.labels, self._labels
 
     @cached_property
     def rows(self) -> list[Rows]:
@@ -228,7 +299,19 @@ class SeriesData(DataModule):
                 series.name: shown(series.stamps[rows["val"][1] - 1])
                 for series, rows in zip(found.series, self.rows, strict=True)
             },
+            **{
+                role: [fitted(name, self._training_column(name), found.categories.get(name)) for name in names]
+                for role, names in self._roles().items()
+            },
         )
+
+    def _roles(self) -> dict[str, list[str]]:
+        return {role: getattr(self.reading, role) for role in ROLES}
+
+    def _training_column(self, name: str) -> np.ndarray:
+        """What the training rows of all series say of a covariate; of a static one, each series says it once."""
+        end = {number: rows["train"][1] for number, rows in enumerate(self.rows)}
+        return np.concatenate([one.columns[name][: end[number]] for number, one in enumerate(self.usable().series)])
 
     def _training_rows(self) -> np.ndarray:
         found = self.usable()
@@ -246,6 +329,10 @@ class SeriesData(DataModule):
                 faults.append(Fault(where, "has no number in the training rows", remedy))
             elif np.ptp(observed) <= 1e-12 * max(1.0, abs(observed[0])):
                 faults.append(Fault(where, f"is constant ({observed[0]:g}) over the training rows", remedy))
+        for role, names in self._roles().items():
+            for name in names:
+                if what := unfit(self._training_column(name), found.categories.get(name)):
+                    faults.append(Fault(f"{found.where} column '{name}'", what, f"leave it out of data.{role}"))
         return faults
 
     def _part(self, part: str) -> WindowDataset:
@@ -279,6 +366,8 @@ class SeriesData(DataModule):
         series = self.usable().series
         for one in series:
             self.refuse_blind(one, len(one.values))
+        for number, one in enumerate(series):
+            self._refuse_unknown_future(number, one)
         last = [len(one.values) for one in series]
         return self.windows(range(len(series)), last, last, self.horizon)
 
@@ -298,6 +387,31 @@ class SeriesData(DataModule):
                 "end the file where it was last observed"
             )
 
+    def _refuse_unknown_future(self, number: int, series: Series) -> None:
+        """Raises QuintetError where a future covariate is not known over the whole horizon."""
+        end = len(series.values)
+        for column in self.description().future:
+            ahead = series.columns[column.name][end : end + self.horizon]
+            unknown = np.isnan(ahead)
+            if len(ahead) == self.horizon and not unknown.any():
+                continue
+            at = int(unknown.argmax()) if unknown.any() else len(ahead)
+            label = f"series '{series.name}'" if series.name else str(self.usable().where)
+            stamps = self.stamps(number, self.horizon)
+            raise QuintetError(
+                f"{label} has no '{column.name}' at {shown(stamps[end + at])}, a future covariate that the model needs "
+                f"up to {shown(stamps[-1])}; add those rows and leave their target empty"
+            )
+
+    @property
+    def unseen(self) -> list[str]:
+        """What to say of the categories that no training row shows, column by column."""
+        known, words = self.description(), self.usable().categories
+        columns = [column for role in ROLES for column in getattr(known, role)]
+        found = {column.name: unseen(column, words.get(column.name, [])) for column in columns}
+        shown = {name: ", ".join(map(repr, new[:3])) for name, new in found.items() if new}
+        return [f"column '{name}' has {new}, which no training row shows; masked" for name, new in shown.items()]
+
     def _windowed(
         self, series: np.ndarray, positions: np.ndarray, trained: list[int], horizon: int, beyond: int = 0
     ) -> WindowDataset:
@@ -307,9 +421,11 @@ class SeriesData(DataModule):
         blocks, calendars, offsets, offset = [], [], [], 0
         for number, one in enumerate(found.series):
             scaled = (one.values - mean) / std
-            scale_errors.append(seasonal_error(scaled[: trained[number]], known.period))
+            scale_errors.append(seasonal_scales(scaled[: trained[number]], known.period)[0].astype(np.float32))
             blocks += [scaled.astype(np.float32), np.full((beyond, scaled.shape[1]), np.nan, dtype=np.float32)]
-            calendars.append(calendar_of(self.stamps(number, beyond), known.calendar))
+            # Without a calendar the stamps are not laid out, which for thousands of series takes the longest.
+            stamps = self.stamps(number, beyond) if known.calendar else pd.RangeIndex(len(scaled) + beyond)
+            calendars.append(calendar_of(stamps, known.calendar))
             offsets.append(offset)
             offset += len(scaled) + beyond
         return WindowDataset(
@@ -321,6 +437,7 @@ class SeriesData(DataModule):
             torch.from_numpy(np.asarray(positions, dtype=np.int64)),
             known.context,
             horizon,
+            **{role: features_of(found.series, role, getattr(known, role), found.categories, beyond) for role in ROLES},
         )
 
     def _short(self, part: str) -> Fault | None:
@@ -337,12 +454,3 @@ class SeriesData(DataModule):
             f"{self.context}, horizon {self.horizon})",
             "give a shorter data.context or data.horizon, or change data.split",
         )
-
-
-def seasonal_error(values: np.ndarray, period: int) -> np.ndarray:
-    """Mean absolute difference of rows one season apart, by channel; NaN where there are no two such rows."""
-    if len(values) <= period:
-        return np.full(values.shape[1], np.nan, dtype=np.float32)
-    differences = np.abs(values[period:] - values[:-period])
-    counts = (~np.isnan(differences)).sum(0)
-    return (np.nansum(differences, axis=0) / np.where(counts, counts, np.nan)).astype(np.float32)

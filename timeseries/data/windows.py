@@ -1,8 +1,8 @@
 """Windows of series: what a batch holds, what a model must know of them, and the dataset that cuts them out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.data import Draw
+from ..covariates import ROLES, Covariate, Covariates
 
 
 @dataclass
@@ -29,6 +30,9 @@ class SeriesDescription:
         time: what the time axis is called.
         series: what the column of the series' names is called, "" where there is one series.
         seen_until: of each series, the last stamp of training and validation.
+        past: covariates known up to the forecast.
+        future: covariates known over the horizon too.
+        static: covariates that each series has one value of.
     """
 
     channels: list[str]
@@ -43,6 +47,20 @@ class SeriesDescription:
     time: str
     series: str
     seen_until: dict[str, str]
+    past: list[Covariate | dict[str, Any]] = field(default_factory=list)
+    future: list[Covariate | dict[str, Any]] = field(default_factory=list)
+    static: list[Covariate | dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # A checkpoint holds plain dictionaries, which become what they were.
+        for role in ROLES:
+            columns = [Covariate(**one) if isinstance(one, dict) else one for one in getattr(self, role)]
+            setattr(self, role, columns)
+
+    def covariate_features(self) -> dict[str, int]:
+        """Number of features of each role that has any."""
+        counts = {role: sum(column.features for column in getattr(self, role)) for role in ROLES}
+        return {role: count for role, count in counts.items() if count}
 
 
 class Windows(NamedTuple):
@@ -50,7 +68,7 @@ class Windows(NamedTuple):
 
     Fields: context (B, L, C); target (B, H, C); calendar (B, L + H, F); seasonal_error (B, C), the mean absolute
     difference of training rows one season apart; series (B), numbers of the series; position (B), numbers of the first
-    target rows in their series.
+    target rows in their series; covariates, None where the data have none.
     """
 
     context: Tensor
@@ -59,6 +77,12 @@ class Windows(NamedTuple):
     seasonal_error: Tensor
     series: Tensor
     position: Tensor
+    covariates: Covariates | None = None
+
+    def to(self, device: torch.device | str) -> "Windows":
+        """The same windows on another device."""
+        moved = [part.to(device) for part in self[:6]]
+        return Windows(*moved, self.covariates and Covariates(*(part.to(device) for part in self.covariates)))
 
 
 class WindowDataset(Dataset):
@@ -73,6 +97,9 @@ class WindowDataset(Dataset):
         positions: row, in its series, of the first target of each window.
         context: rows before it.
         horizon: rows from it on.
+        past: features of each row that are known up to the forecast; None where no role has any, as the next two.
+        future: features of each row that are known over the horizon too.
+        static: features of each series.
     """
 
     def __init__(
@@ -85,8 +112,18 @@ class WindowDataset(Dataset):
         positions: Int[Tensor, " windows"],
         context: int,
         horizon: int,
+        past: Float[Tensor, "rows past"] | None = None,
+        future: Float[Tensor, "rows future"] | None = None,
+        static: Float[Tensor, "series static"] | None = None,
     ) -> None:
         self.values, self.calendar, self.seasonal_error = values.contiguous(), calendar.contiguous(), seasonal_error
+        self.covariates = None
+        if not (past is None and future is None and static is None):
+            self.covariates = Covariates(
+                values.new_zeros(len(values), 0) if past is None else past.contiguous(),
+                values.new_zeros(len(values), 0) if future is None else future.contiguous(),
+                values.new_zeros(len(offsets), 0) if static is None else static,
+            )
         self.series, self.positions = series, positions
         self.starts = offsets[series] + positions - context
         self.context, self.horizon = context, horizon
@@ -95,41 +132,38 @@ class WindowDataset(Dataset):
         return len(self.positions)
 
     def __getitem__(self, index: int | Draw) -> Windows:
-        index = index.index if isinstance(index, Draw) else index
-        start, middle = int(self.starts[index]), int(self.starts[index]) + self.context
-        end, series = middle + self.horizon, self.series[index]
-        values = self.values
-        return Windows(
-            values[start:middle],
-            values[middle:end],
-            self.calendar[start:end],
-            self.seasonal_error[series],
-            series,
-            self.positions[index],
-        )
+        batch = self.__getitems__([index])
+        covariates = batch.covariates and Covariates(*(part[0] for part in batch.covariates))
+        return Windows(*(part[0] for part in batch[:6]), covariates)
 
     def __getitems__(self, indices: Sequence[int | Draw]) -> Windows:
         """A whole batch by one indexing; torch's loaders ask for it where it exists."""
         chosen = torch.tensor([index.index if isinstance(index, Draw) else index for index in indices])
         starts, series = self.starts[chosen], self.series[chosen]
-        values = self._rows(self.values, starts)
+        length = self.context + self.horizon
+        values, covariates = _rows(self.values, starts, length), None
+        if self.covariates is not None:
+            past, future, static = self.covariates
+            covariates = Covariates(_rows(past, starts, self.context), _rows(future, starts, length), static[series])
         return Windows(
             values[:, : self.context],
             values[:, self.context :],
-            self._rows(self.calendar, starts),
+            _rows(self.calendar, starts, length),
             self.seasonal_error[series],
             series,
             self.positions[chosen],
+            covariates,
         )
 
-    def _rows(self, table: Tensor, starts: Tensor) -> Tensor:
-        """The windows (B, L + H, columns) of a table that begin at `starts`."""
-        length, columns = self.context + self.horizon, table.shape[1]
-        if not columns:
-            return table.new_zeros(len(starts), length, 0)
-        # A window's rows lie side by side: copied whole they cost a quarter of what indexing row by row does.
-        windows = table.flatten().unfold(0, length * columns, columns)
-        return windows.index_select(0, starts).unflatten(1, (length, columns))
+
+def _rows(table: Tensor, starts: Tensor, length: int) -> Tensor:
+    """The windows (B, length, columns) of a table that begin at `starts`."""
+    columns = table.shape[1]
+    if not columns:
+        return table.new_zeros(len(starts), length, 0)
+    # A window's rows lie side by side: copied whole they cost a quarter of what indexing row by row does.
+    windows = table.flatten().unfold(0, length * columns, columns)
+    return windows.index_select(0, starts).unflatten(1, (length, columns))
 
 
 def as_batch(batch: Windows) -> Windows:

@@ -9,16 +9,18 @@ from .points import (
     SquaredError,
     SymmetricPercentageError,
 )
-from .quantiles import Coverage, PinballLoss
+from .quantiles import Coverage, IntervalWidth, PinballLoss, WeightedQuantileLoss
 
 __all__ = [
     "AbsoluteError",
     "Coverage",
     "ErrorByStep",
     "ForecastMetric",
+    "IntervalWidth",
     "PinballLoss",
     "RootSquaredError",
     "ScaledError",
     "SquaredError",
     "SymmetricPercentageError",
+    "WeightedQuantileLoss",
 ]

@@ -39,7 +39,8 @@ class ForecastMetric(Metric):
 
     def _add(self, errors: Tensor, targets: Tensor) -> None:
         counted = targets.isfinite()
-        self.total += errors.double()[counted].sum()
+        # Zeros for what does not count: picking out what does takes ten times as long.
+        self.total += torch.where(counted, errors, 0.0).sum(dtype=torch.float64)
         self.count += counted.sum()
 
 

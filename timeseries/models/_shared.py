@@ -29,6 +29,12 @@ def normalize_window(
     return centred / std, mean, std
 
 
+def window_std(values: Float[Tensor, "batch time channels"]) -> Float[Tensor, "batch 1 channels"]:
+    """The standard deviation by which `normalize_window` divides windows with NaN where nothing was observed."""
+    observed = values.isfinite()
+    return normalize_window(values.nan_to_num(0.0), observed)[2]
+
+
 def restore_window(
     outputs: Float[Tensor, "batch horizon channels outputs"],
     mean: Float[Tensor, "batch 1 channels"],

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.described import Described
+from ...core.dropout import Dropout
 from ...core.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
@@ -42,7 +43,7 @@ class ResidualAttention(Mixer):
         self.dim, self.num_heads = dim, resolve_num_heads(dim, num_heads)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -106,6 +107,8 @@ class PatchTST(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    reads_future_calendar: ClassVar[bool] = False
+    takes: ClassVar[frozenset[str]] = frozenset()  # each channel is read by itself
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.OFFICIAL_PATCHTST,)
     no_weight_decay: ClassVar[tuple[str, ...]] = ("position.position",)
 
@@ -136,7 +139,7 @@ class PatchTST(Described, nn.Module):
         patches = (context - patch_size) // stride + 2
         self.embedding = nn.Linear(patch_size, dim)
         self.position = LearnedPosition(dim, (patches,))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.encoder = Encoder(
             dim,
             depth,
@@ -146,7 +149,7 @@ class PatchTST(Described, nn.Module):
             placement="post",
         )
         self.head = nn.Linear(dim * patches, horizon * outputs)
-        self.head_dropout = nn.Dropout(head_dropout)
+        self.head_dropout = Dropout(head_dropout)
         check_sequence_mixer(self.encoder.blocks[0].mixer)
 
     def forward(

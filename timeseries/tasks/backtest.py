@@ -1,15 +1,23 @@
 """Backtests: what a model would have forecast at moments of the past that it has not seen, beside the baselines."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+import xarray as xr
 from rich.table import Table
 
 from ...core.errors import QuintetError
+from ...core.task import Task
 from ..data import SeriesData, SeriesDescription, WindowDataset
-from .tables import quantile_name
+from ..metrics.scores import point_scores, quantile_scores, seasonal_scales
+from .tables import Layout, attach_labels, quantile_name
 
 BASELINES = ("ridge", "seasonal_naive")
-FORECAST = "forecast"
+MODEL = "model"  # what the forecast is called beside its baselines
+FORECAST = "forecast"  # the point of it, in tables
+
+Outcomes = dict[str, np.ndarray]  # (series, cutoffs, steps, channels), of the model with its outputs last
 
 
 def cutoffs_of(data: SeriesData, description: SeriesDescription, cutoffs: int, step: int | None) -> np.ndarray:
@@ -65,87 +73,111 @@ def windows_at(data: SeriesData, positions: np.ndarray) -> WindowDataset:
     return data.windows(numbers, positions.T.ravel(), positions[:, 0].tolist(), data.description().horizon)
 
 
-def frame_of(
-    data: SeriesData,
-    description: SeriesDescription,
-    positions: np.ndarray,
-    outcomes: list[dict[str, np.ndarray]],
-    point: int,
-    quantiles: list[float],
-) -> pd.DataFrame:
-    """One row for each series, cutoff, step and channel, in the user's own units; cutoff is the last stamp seen."""
-    known, blocks = description, []
-    horizon = known.horizon
-    for cutoff, outcome in enumerate(outcomes):
-        for number, place in enumerate(positions[:, cutoff]):
-            stamps = data.stamps(number)
-            for at, channel in enumerate(known.channels):
-                block = {known.series or "series": data.usable().series[number].name, "cutoff": stamps[place - 1]}
-                block |= {"step": np.arange(1, horizon + 1), known.time: stamps[place : place + horizon]}
-                block |= {"channel": channel, "truth": outcome["truth"][number, :, at]}
-                block[FORECAST] = outcome["model"][number, :, at, point]
-                block |= {
-                    quantile_name(level): outcome["model"][number, :, at, output]
-                    for output, level in enumerate(quantiles)
-                }
-                block |= {baseline: outcome[baseline][number, :, at] for baseline in BASELINES}
-                blocks.append(pd.DataFrame(block))
-    return pd.concat(blocks, ignore_index=True)
+def outcomes_of(task: Task, data: SeriesData, positions: np.ndarray) -> Outcomes:
+    """What a forecaster and the baselines forecast at each cutoff, beside context and truth, in the user's units."""
+    count, cutoffs = positions.shape
+    dataset, found = windows_at(data, positions), []
+    for cutoff in range(cutoffs):
+        # Every series of one cutoff is one batch.
+        found.append(task.outcome(dataset.__getitems__(range(cutoff * count, (cutoff + 1) * count))))
+    outcomes = {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
+    return outcomes | {FORECAST: outcomes[MODEL][..., task.point]}
 
 
-def scores_of(frame: pd.DataFrame, seasonal_error: np.ndarray, data: SeriesData) -> pd.DataFrame:
+def frame_of(data: SeriesData, positions: np.ndarray, outcomes: Outcomes, levels: Sequence[float]) -> pd.DataFrame:
+    """One row for each series, cutoff, channel and step, in the user's own units; cutoff is the last stamp seen."""
+    known, (labels, _) = data.description(), data.labels()
+    count, cutoffs, horizon, channels = outcomes["truth"].shape
+    at_series, at_cutoff, at_channel, at_step = np.indices((count, cutoffs, channels, horizon)).reshape(4, -1)
+    stamps = [data.stamps(number) for number in range(count)]
+    seen = _joined([own[places - 1] for own, places in zip(stamps, positions, strict=True)])
+    come = _joined([own[place : place + horizon] for own, places in zip(stamps, positions) for place in places])
+    places = at_series * cutoffs + at_cutoff
+    found = {name: labels[name].to_numpy()[at_series] for name in labels}
+    found |= {"cutoff": seen[places], "step": at_step + 1, known.time: come[places * horizon + at_step]}
+    found["channel"] = np.array(known.channels)[at_channel]
+    for name in ("truth", FORECAST):
+        found[name] = outcomes[name].swapaxes(2, 3).ravel()
+    for output, level in enumerate(levels):
+        found[quantile_name(level)] = outcomes[MODEL][..., output].swapaxes(2, 3).ravel()
+    return pd.DataFrame(found | {name: outcomes[name].swapaxes(2, 3).ravel() for name in BASELINES})
+
+
+def _joined(indices: Sequence[pd.Index]) -> pd.Index:
+    return indices[0].append(list(indices[1:]))
+
+
+def arrays_of(frame: pd.DataFrame, layout: Layout, levels: Sequence[float]) -> xr.Dataset:
+    """The table of `frame_of` as labelled arrays over what tells the series apart, cutoff, step and channel.
+
+    Stamps are a coordinate over cutoff and step, in UTC where they had a time zone, of which NetCDF knows none.
+    """
+    frame = frame.copy()
+    for name in ("cutoff", layout.time):
+        if getattr(frame[name].dtype, "tz", None) is not None:
+            frame[name] = frame[name].dt.tz_convert("UTC").dt.tz_localize(None)
+    axes = [*layout.labels, "cutoff", "step", "channel"]
+    stamps = frame.groupby(["cutoff", "step"])[layout.time].first().to_xarray()
+    found = frame.drop(columns=layout.time).set_index(axes).to_xarray().reindex(channel=list(layout.channels))
+    if levels:
+        quantiles = [found[quantile_name(level)] for level in levels]
+        found = found.drop_vars([quantile_name(level) for level in levels])
+        found["quantiles"] = xr.concat(quantiles, pd.Index(list(levels), name="quantile")).transpose(*axes, "quantile")
+    found = found.assign_coords({layout.time: stamps, "units": ("channel", list(layout.units))})
+    return attach_labels(found, layout)
+
+
+def scores_of(data: SeriesData, positions: np.ndarray, outcomes: Outcomes, levels: Sequence[float]) -> pd.DataFrame:
     """Errors of the forecast and of each baseline over all cutoffs and steps, series by series, channel by channel.
 
-    Args:
-        frame: of `frame_of`.
-        seasonal_error: (series, channels) in the user's own units, of the rows before the first cutoff.
-        data: names of the series and channels.
+    Scaled errors are divided by what the rows before the first cutoff say. Coverage and width are of the outermost
+    quantiles, skill is 1 - MAE / MAE of the seasonal naive.
     """
-    found = data.usable()
-    series_column = frame.columns[0]
-    rows = []
-    for (name, channel), block in frame.groupby([series_column, "channel"], sort=False):
-        number = next(at for at, one in enumerate(found.series) if one.name == name)
-        scale = seasonal_error[number, found.channels.index(channel)]
-        for forecaster in (FORECAST, *BASELINES):
-            errors = (block["truth"] - block[forecaster]).abs()
-            size = block["truth"].abs() + block[forecaster].abs()
-            rows.append(
-                {
-                    series_column: name,
-                    "channel": channel,
-                    "forecaster": forecaster,
-                    "mae": errors.mean(),
-                    "rmse": float(np.sqrt((errors**2).mean())),
-                    "smape": (200 * errors / size.where(size > 0, 1.0)).mean(),
-                    "mase": errors.mean() / scale if scale > 0 else np.nan,
-                }
-            )
+    known, (labels, _), rows = data.description(), data.labels(), []
+    for number, one in enumerate(data.usable().series):
+        scales = seasonal_scales(one.values[: positions[number, 0]], known.period)
+        for at, channel in enumerate(known.channels):
+            truth = outcomes["truth"][number, :, :, at].ravel()
+            found = {
+                name: point_scores(truth, outcomes[name][number, :, :, at].ravel(), scales[0][at], scales[1][at])
+                for name in (FORECAST, *BASELINES)
+            }
+            if levels:
+                quantiles = outcomes[MODEL][number, :, :, at].reshape(len(truth), -1)
+                found[FORECAST] |= quantile_scores(truth, quantiles, levels)
+            naive = found["seasonal_naive"]["mae"]
+            for name, scores in found.items():
+                skill = 1 - scores["mae"] / naive if naive > 0 else np.nan
+                label = {column: labels[column].iloc[number] for column in labels}
+                rows.append(label | {"channel": channel, "forecaster": name} | scores | {"skill": skill})
     return pd.DataFrame(rows)
 
 
 def summary(scores: pd.DataFrame, cutoffs: int, series: int) -> Table:
-    """Scale-free errors of the forecast beside those of the baselines, averaged over series and channels."""
-    table = Table(title=f"{cutoffs} cutoffs of {series} series", title_justify="left")
-    table.add_column("forecaster")
-    for column in ("MASE", "sMAPE %", "better than seasonal naive"):
-        table.add_column(column, justify="right")
-    means = scores.groupby("forecaster", sort=False)[["mase", "smape"]].mean()
-    naive = scores[scores["forecaster"] == "seasonal_naive"]["mase"].to_numpy()
-    for name, row in means.iterrows():
-        own = scores[scores["forecaster"] == name]["mase"].to_numpy()
-        wins = f"{np.mean(own < naive):.0%} of channels" if name != "seasonal_naive" else "-"
-        table.add_row(str(name).replace("_", " "), f"{row['mase']:.3f}", f"{row['smape']:.2f}", wins)
+    """Scale-free errors of the forecast beside those of the baselines, averaged over series and channels.
+
+    Skill, and the share of channels won, are against the seasonal naive forecast.
+    """
+    table = Table(title=f"{cutoffs} cutoffs of {series} series", title_justify="left", box=None, pad_edge=False)
+    table.add_column("forecaster", no_wrap=True)
+    columns = {"MASE": "mase", "RMSSE": "rmsse", "sMAPE %": "smape", "wQL": "wql", "coverage": "coverage"}
+    columns = {title: name for title, name in columns.items() if name in scores}
+    for title in (*columns, "skill", "channels won"):
+        table.add_column(title, justify="right")
+    naive = scores[scores["forecaster"] == "seasonal_naive"]["mae"].to_numpy()
+    for name, block in scores.groupby("forecaster", sort=False):
+        numbers = [f"{block[column].mean():.3f}" if block[column].notna().any() else "-" for column in columns.values()]
+        skill, wins = f"{block['skill'].mean():.3f}", f"{np.mean(block['mae'].to_numpy() < naive):.0%}"
+        further = ["-", "-"] if name == "seasonal_naive" else [skill, wins]
+        table.add_row(str(name).replace("_", " "), *numbers, *further)
     return table
 
 
-def errors_by_step(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+def errors_by_step(outcomes: Outcomes) -> dict[str, np.ndarray]:
     """Mean absolute error of each step, channels brought to one scale by the mean error of the seasonal naive."""
-    errors = {name: (frame["truth"] - frame[name]).abs() for name in (FORECAST, *BASELINES)}
-    keys = [frame[frame.columns[0]], frame["channel"]]
-    scale = errors["seasonal_naive"].groupby(keys).transform("mean")
-    scale = scale.where(scale > 0)
+    errors = {name: np.abs(outcomes["truth"] - outcomes[name]) for name in (FORECAST, *BASELINES)}
+    scale = np.nanmean(errors["seasonal_naive"], axis=(1, 2), keepdims=True)
+    scale = np.where(scale > 0, scale, np.nan)
     return {
-        "model" if name == FORECAST else name: (error / scale).groupby(frame["step"]).mean().to_numpy()
-        for name, error in errors.items()
+        MODEL if name == FORECAST else name: np.nanmean(error / scale, axis=(0, 1, 3)) for name, error in errors.items()
     }

@@ -1,7 +1,8 @@
 """Forecasting: any network over windows of series, points or quantiles, always beside two honest baselines."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,31 +17,46 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.export import Deployable
 from ...core.mixer import Mixer
 from ...core.pretrained import load_pretrained
 from ...core.registry import model_entry
 from ...core.task import StepResult, Task, command
-from ..backbones import Backbone, build_backbone, name_of
+from ..backbones import Backbone, accepts, build_backbone, name_of, sizes_in
+from ..covariates import Covariates
 from ..data import SeriesData, SeriesDescription, Windows
-from ..data.stamps import shown
+from ..distributions import StudentT
 from ..metrics import (
     AbsoluteError,
     Coverage,
     ErrorByStep,
+    IntervalWidth,
     PinballLoss,
     RootSquaredError,
     ScaledError,
     SquaredError,
     SymmetricPercentageError,
+    WeightedQuantileLoss,
 )
 from ..metrics.quantiles import pinball
+from ..models._shared import window_std
 from ..models.baselines import RidgeForecaster, seasonal_naive
-from ..pictures import SHOWN, Panel, error_by_step, forecast_panels
+from ..pictures import SHOWN, error_by_step, forecast_panels
 from . import backtest, tables
+from .backtest import MODEL
+from .deployment import deployable_forecaster
+from .panels import future_panels, panels_of
 
 FITTED_AT_ONCE = 2048  # windows the ridge baseline takes in one go
 MEDIAN = 0.5
-MODEL = "model"  # what the forecast is called beside its baselines
+DECILES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+DISTRIBUTIONS = {"student_t": StudentT}
+
+
+def say_notes(data: SeriesData) -> None:
+    """Says what of the files was masked: a command has no table that would."""
+    for note in data.unseen:
+        Console(markup=False, soft_wrap=True).print(f"note: {note}", highlight=False)
 
 
 @dataclass
@@ -61,10 +77,11 @@ class Forecasts:
 class Forecaster(Task):
     """Forecasts series with any network, from random weights or from a file.
 
-    Training minimises the squared or absolute error, or the pinball loss of quantiles, over what was observed. Measured
-    in units of training standard deviations are MAE, MSE and RMSE (pinball loss and coverage of quantiles); in the
-    user's own, sMAPE and MASE. The same numbers of the seasonal naive forecast and of a closed-form ridge regression
-    stand beside every test. Quantiles are sorted, so that they never cross.
+    Training minimises the squared or absolute error, the pinball loss of quantiles, or the negative log-likelihood of a
+    distribution, over what was observed. Measured in units of training standard deviations are MAE, MSE and RMSE (of
+    quantiles also pinball loss, coverage and width of the widest interval); in the user's own, sMAPE, MASE and the
+    weighted quantile loss. The same numbers of the seasonal naive forecast and of a closed-form ridge regression stand
+    beside every test; skill is 1 - MASE / MASE of the seasonal naive. Quantiles are sorted, so that they never cross.
 
     Args:
         backbone: a registered name, or a class or function called with `context`, `horizon` and `outputs`.
@@ -72,7 +89,9 @@ class Forecaster(Task):
         mixer: the mixer to put into the backbone instead of its own.
         pretrained: a file or hub id of weights, also in the published layouts of the registered models.
         loss: "mse" or "mae" of a point forecast; quantiles have their own.
-        quantiles: levels to forecast, 0.5 among them; None forecasts a point.
+        quantiles: levels to forecast, 0.5 among them; None forecasts a point, or takes 0.1 to 0.9 of a distribution.
+        distribution: "student_t", or a class like `StudentT`, whose quantiles are forecast; it gives any level.
+        accept_license: the terms of the pretrained weights are accepted, where they restrict their use.
         **task: see quintet.core.task.Task.
 
     Raises:
@@ -89,6 +108,8 @@ class Forecaster(Task):
         pretrained: bool | str = False,
         loss: Literal["mse", "mae"] = "mse",
         quantiles: list[float] | None = None,
+        distribution: Literal["student_t"] | Callable[[list[float]], nn.Module] | None = None,
+        accept_license: bool = False,
         **task: Any,
     ) -> None:
         super().__init__(**task)
@@ -109,16 +130,28 @@ class Forecaster(Task):
         self.backbone_arguments = dict(backbone_arguments or {})
         self.mixer = mixer
         self.pretrained = pretrained
+        self.accept_license = accept_license
         self.loss = loss
-        self.quantiles = list(quantiles or [])
+        self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
+        self.quantiles = list(quantiles or ([] if distribution is None else DECILES))
+        self.reach: int | None = None  # steps to predict beyond those of training, from networks that can
 
     # Building
 
+    def adopt(self, description: SeriesDescription, restoring: bool = False) -> None:
+        if self.pretrained and not restoring and self.description is None:
+            # Become arguments, so that a checkpoint says them and is read without this file.
+            sizes = sizes_in(self.backbone, self.pretrained, self.accept_license)
+            self.backbone_arguments = sizes | self.backbone_arguments
+            self.constructor_arguments["backbone_arguments"] = self.backbone_arguments
+        super().adopt(description, restoring)
+
     def make(self, description: SeriesDescription) -> None:
         known = description
-        arguments = self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
-        outputs = len(self.quantiles) or 1
-        self.network = build_backbone(self.backbone, known.context, known.horizon, outputs, arguments)
+        self.head = None if self.distribution is None else self.distribution(self.quantiles)
+        self.network = self._network(known)
+        self._check_roles(known)
+        self._take_levels()
         # In the checkpoint, so that a later test has the baseline of the same training rows.
         self.ridge = RidgeForecaster(known.context, known.horizon)
         self.register_buffer("levels", torch.tensor(self.quantiles), persistent=False)
@@ -133,10 +166,45 @@ class Forecaster(Task):
             {name: ErrorByStep(known.horizon, len(known.channels), point) for name, point in points.items()}
         )
 
+    def _network(self, known: SeriesDescription) -> nn.Module:
+        sizes = {"channels": len(known.channels), "calendar": len(known.calendar)}
+        if features := known.covariate_features():
+            sizes["covariates"] = features
+        # Sizes of the data, for networks that must know them.
+        arguments = {name: size for name, size in sizes.items() if accepts(self.backbone, name)}
+        arguments |= self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
+        # A network whose tokens are steps has weights for every channel and calendar feature.
+        sizes = {"channels": len(known.channels), "calendar": len(known.calendar)}
+        arguments |= {name: size for name, size in sizes.items() if accepts(self.backbone, name)}
+        outputs = len(self.quantiles) or 1 if self.head is None else self.head.parameters_a_step
+        return build_backbone(self.backbone, known.context, known.horizon, outputs, arguments)
+
+    def _check_roles(self, known: SeriesDescription) -> None:
+        """Raises QuintetError for covariates that the network would not see."""
+        self.takes = getattr(self.network, "takes", frozenset())
+        for role in known.covariate_features():
+            if role not in self.takes:
+                what = f"{name_of(self.backbone)} takes no {role} covariates"
+                names = ", ".join(column.name for column in getattr(known, role))
+                raise QuintetError(f"{what} ({names}); leave data.{role} out, or take a model that does: itransformer")
+
+    def _take_levels(self) -> None:
+        """A network that forecasts fixed quantiles decides on them. Raises QuintetError where others were asked for."""
+        levels = getattr(self.network, "levels", None)
+        if levels is None:
+            return
+        option = "quantiles" if self.head is None else "distribution"
+        if option == "distribution" or (self.quantiles and self.quantiles != list(levels)):
+            given = ", ".join(map(str, levels))
+            raise QuintetError(f"{name_of(self.backbone)} forecasts the levels {given}; leave model.{option} out")
+        self.quantiles = list(levels)
+
     def initialise(self) -> None:
         if self.pretrained:
             sources = model_entry(self.backbone).pretrained if isinstance(self.backbone, str) else {}
-            rank_zero_only(print)(load_pretrained(self.network, self.pretrained, sources, name_of(self.backbone)))
+            name, accepted = name_of(self.backbone), self.accept_license
+            self.origin = load_pretrained(self.network, self.pretrained, sources, name, accepted)
+            rank_zero_only(print)(self.origin)
 
     def layer_groups(self) -> list[list[str]]:
         groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
@@ -148,9 +216,11 @@ class Forecaster(Task):
     def metrics(self) -> MetricCollection:
         metrics: dict[str, Any] = dict(self.point_metrics(self.point).items())
         if self.quantiles:
+            known = self.description
             metrics["pinball"] = PinballLoss(self.quantiles)
+            metrics["wql"] = WeightedQuantileLoss(self.quantiles, known.mean, known.std)
         if len(self.quantiles) > 1:
-            metrics["coverage"] = Coverage()
+            metrics |= {"coverage": Coverage(), "width": IntervalWidth()}
         return MetricCollection(metrics, compute_groups=False)
 
     def point_metrics(self, point: int) -> MetricCollection:
@@ -172,25 +242,53 @@ class Forecaster(Task):
         self,
         values: Float[Tensor, "batch time channels"],
         calendar: Float[Tensor, "batch steps features"] | None = None,
+        covariates: Covariates | None = None,
     ) -> Float[Tensor, "batch horizon channels outputs"]:
-        """Forecasts of scaled windows, NaN where nothing was observed; quantiles in the order of their levels."""
+        """Forecasts of scaled windows, NaN where nothing was observed; quantiles in the order of their levels.
+
+        The calendar is of context and horizon, the covariates as in `Windows`.
+        """
+        return self.read(values, self.outputs(values, calendar, covariates))
+
+    def outputs(self, values: Tensor, calendar: Tensor | None, covariates: Covariates | None) -> Tensor:
+        """What the network says of scaled windows, whatever it means."""
         observed: Tensor | None = values.isfinite()
-        if bool(observed.all()):
+        # A graph that is exported cannot branch on data: it treats every window as one with gaps.
+        if not torch.compiler.is_exporting() and bool(observed.all()):
             observed = None
         else:
             values = values.nan_to_num(0.0)
-        if calendar is not None:
-            calendar = calendar[:, : values.shape[1]] if calendar.shape[-1] else None
-        outputs = self.network(values, observed, calendar)
+        if calendar is not None and not calendar.shape[-1]:
+            calendar = None
+        if calendar is not None and not getattr(self.network, "reads_future_calendar", False):
+            calendar = calendar[:, : values.shape[1]]
+        further = [covariates] if self.takes else []
+        reach = {} if self.reach is None else {"horizon": self.reach}
+        return self.network(values, observed, calendar, *further, **reach)
+
+    def read(self, values: Tensor, outputs: Tensor) -> Tensor:
+        """The forecasts that outputs for scaled windows mean: a point, or quantiles that rise with their levels."""
+        if self.head is not None:
+            return self.head(outputs, window_std(values))
         return outputs.sort(-1).values if self.quantiles else outputs
 
     def step(self, batch: Windows) -> ForecastStep:
-        predictions = self(batch.context, batch.calendar)
         # A channel of which a window shows nothing cannot be forecast: its targets count nowhere.
         targets = batch.target.masked_fill(~batch.context.isfinite().any(1, keepdim=True), torch.nan)
+        if self.training and hasattr(self.network, "training_forecasts"):
+            # A network that forecasts inside the context too learns from all of it, in units of its own.
+            observed, further = batch.context.isfinite(), [batch.covariates] if self.takes else []
+            predictions, targets = self.network.training_forecasts(
+                batch.context.nan_to_num(0.0), targets, observed, *further
+            )
+        else:
+            outputs = self.outputs(batch.context, batch.calendar, batch.covariates)
+            predictions = self.read(batch.context, outputs)
         counted = targets.isfinite()
         known = targets.nan_to_num(0.0)
-        if self.quantiles:
+        if self.head is not None:
+            errors = self.head.loss(outputs, window_std(batch.context), known)
+        elif self.quantiles:
             errors = pinball(predictions, known, self.levels.to(predictions.dtype)).mean(-1)
         else:
             errors = known - predictions.squeeze(-1)
@@ -236,6 +334,8 @@ class Forecaster(Task):
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sums, though only one draws the picture.
         self.step_errors = {name: metric.compute().cpu() for name, metric in self.steps.items()}
+        naive = self.baseline_metrics["seasonal_naive"]["mase"].compute()
+        self.log("test/skill", 1 - self.test_metrics["mase"].compute() / naive)
 
     def baselines(self, context: Float[Tensor, "batch time channels"]) -> dict[str, Tensor]:
         """The baselines' forecasts (B, H, C) of the same windows."""
@@ -253,7 +353,7 @@ class Forecaster(Task):
         batch = dataset.__getitems__(chosen)
         outcome = self.outcome(batch)
         for window, (number, position) in enumerate(zip(batch.series.tolist(), batch.position.tolist(), strict=True)):
-            panels += self.panels(data, outcome, window, number, position)
+            panels += panels_of(self, data, outcome, window, number, position)
         title = f"test windows {', '.join(f'{index + 1:,}' for index in chosen)} of {len(dataset):,}"
         yield "forecasts", forecast_panels(panels[:SHOWN], title, self.quantiles)
         scaled = {name: errors.mean(1).numpy() for name, errors in self.step_errors.items()}
@@ -261,13 +361,17 @@ class Forecaster(Task):
 
     # Prediction
 
+    def deployable(self) -> Deployable:
+        """From windows in the user's own units to forecasts in them."""
+        return deployable_forecaster(self)
+
     @torch.no_grad()
     def outcome(self, batch: Windows) -> dict[str, np.ndarray]:
         """Forecasts, baselines, context and truth of windows in the user's own units: arrays (B, T, C[, outputs])."""
         training = self.training
         self.eval()
-        moved = Windows(*(part.to(self.mean.device) for part in batch))
-        found = {MODEL: self.restored(self(moved.context, moved.calendar))}
+        moved = batch.to(self.mean.device)
+        found = {MODEL: self.restored(self(moved.context, moved.calendar, moved.covariates))}
         found |= {name: self.restored(value.unsqueeze(-1)) for name, value in self.baselines(moved.context).items()}
         found |= {
             "context": self.restored(moved.context.unsqueeze(-1)),
@@ -280,31 +384,9 @@ class Forecaster(Task):
         """Scaled values in the user's own units, in float64."""
         return values.double() * self.std[:, None] + self.mean[:, None]
 
-    def panels(
-        self, data: SeriesData, outcome: dict[str, np.ndarray], window: int, series: int, position: int
-    ) -> list[Panel]:
-        """What to draw of one window, channel by channel."""
-        known = self.description
-        horizon = outcome[MODEL].shape[1]
-        stamps = data.stamps(series, horizon)[position - known.context : position + horizon]
-        name, seen = data.usable().series[series].name, shown(stamps[known.context - 1])
-        baselines = [baseline for baseline in backtest.BASELINES if baseline in outcome]
-        return [
-            Panel(
-                title=f"{name} {channel} after {seen}".strip(),
-                unit=unit,
-                stamps=stamps,
-                context=outcome["context"][window, :, number],
-                truth=outcome["truth"][window, :, number],
-                forecast=outcome[MODEL][window, :, number, self.point],
-                quantiles=outcome[MODEL][window, :, number].T if self.quantiles else None,
-                baselines={baseline: outcome[baseline][window, :, number] for baseline in baselines},
-            )
-            for number, (channel, unit) in enumerate(zip(known.channels, data.units(), strict=True))
-        ]
-
     def predict_step(self, batch: Windows, batch_index: int) -> Forecasts:
-        return Forecasts(batch.series.tolist(), self.restored(self(batch.context, batch.calendar)).cpu())
+        forecasts = self(batch.context, batch.calendar, batch.covariates)
+        return Forecasts(batch.series.tolist(), self.restored(forecasts).cpu())
 
     @command
     def predict(
@@ -323,56 +405,71 @@ class Forecaster(Task):
             trainer: runs the network.
             folder: for the table, unless `output` says otherwise, and for a picture.
             horizon: steps; None means all the model was trained for.
-            quantiles: levels; None means all the model was trained for.
-            output: file to write: .csv, .parquet or .nc.
+            quantiles: levels; None means all the model was trained for. A distribution gives any.
+            output: file to write: .csv, .parquet, .nc or .zarr.
 
         Raises QuintetError for a horizon or level the model cannot give, and where a file would be overwritten.
         """
         known = self.description
         horizon = known.horizon if horizon is None else horizon
-        if not 1 <= horizon <= known.horizon:
+        most = self.longest_horizon()
+        if not 1 <= horizon <= most:
             raise QuintetError(
-                f"horizon={horizon}: this model forecasts 1 to {known.horizon} steps; train one with "
+                f"horizon={horizon}: this model forecasts 1 to {most} steps; train one with "
                 f"data.horizon={max(1, horizon)}"
             )
         levels = self.levels_of(quantiles)
         table = Path(output) if output else folder / "forecast.csv"
         picture = table.with_name(table.name.split(".")[0] + ".png")
-        tables.check_ending(table, (".csv", ".parquet", ".nc"))
+        tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
         tables.refuse_existing([table, picture])
-        results: list[Forecasts] = trainer.predict(self, datamodule=data)
-        values = torch.cat([result.values for result in results])[:, :horizon]
-        names = [data.usable().series[number].name for result in results for number in result.series]
-        stamps = [data.stamps(number, horizon)[-horizon:] for result in results for number in result.series]
-        kept = [self.quantiles.index(level) for level in levels]
-        chosen = values[..., kept] if levels else values[..., self.point : self.point + 1]
-        tables.write_forecast(table, replace(known, units=data.units()), names, stamps, chosen.numpy(), levels)
-        figure = forecast_panels(
-            self._future_panels(data, horizon), f"the {horizon} steps after the last stamp", self.quantiles
-        )
-        figure.savefig(picture, dpi=120)
+        self.reach = horizon if horizon > known.horizon else None
+        with self._quantiles_of(levels) as given:
+            results: list[Forecasts] = trainer.predict(self, datamodule=data)
+            values = torch.cat([result.values for result in results])[:, :horizon]
+            kept = [given.index(level) for level in levels] or [self.point]
+            panels = future_panels(self, data, horizon)
+        numbers = [number for result in results for number in result.series]
+        stamps = [data.stamps(number, horizon)[-horizon:] for number in numbers]
+        tables.write_forecast(table, tables.layout_of(data, numbers), stamps, values[..., kept].numpy(), levels)
+        forecast_panels(panels, f"the {horizon} steps after the last stamp", given).savefig(picture, dpi=120)
+        say_notes(data)
         return [table, picture]
 
+    @contextmanager
+    def _quantiles_of(self, levels: list[float]) -> Iterator[list[float]]:
+        """While it lasts, a distribution gives these levels and the median; yields what is forecast."""
+        if self.head is None:
+            yield self.quantiles
+            return
+        trained = self.quantiles, self.point, self.head
+        self.quantiles = sorted({*levels, MEDIAN})
+        self.point, self.head = self.quantiles.index(MEDIAN), self.distribution(self.quantiles).to(self.mean.device)
+        try:
+            yield self.quantiles
+        finally:
+            self.quantiles, self.point, self.head = trained
+            self.head.to(self.mean.device)
+
+    def longest_horizon(self) -> int:
+        """Steps the model can forecast: those it was trained for, or as many as its network says it reaches."""
+        known = self.description
+        # What is known of the future is cut to the horizon of training.
+        return known.horizon if known.future else getattr(self.network, "max_horizon", known.horizon)
+
     def levels_of(self, wanted: Sequence[float] | None) -> list[float]:
-        """The levels asked for, all where none are. Raises QuintetError for one the model was not trained for."""
+        """The levels asked for, all where none are. Raises QuintetError for one the model cannot give."""
         if wanted is None:
             return self.quantiles
+        if self.head is not None:
+            if outside := [level for level in wanted if not 0 < level < 1]:
+                raise QuintetError(f"quantiles={outside[0]}: levels lie between 0 and 1")
+            return sorted(set(wanted))
         unknown = [level for level in wanted if level not in self.quantiles]
         if unknown:
             can = f"gives {', '.join(map(str, self.quantiles))}" if self.quantiles else "forecasts points"
             raise QuintetError(f"quantiles={unknown[0]}: this model {can}; train one with model.quantiles")
         return sorted(wanted)
-
-    def _future_panels(self, data: SeriesData, horizon: int) -> list[Panel]:
-        dataset = data.datasets["predict"]
-        batch = dataset.__getitems__(range(min(len(dataset), SHOWN)))
-        # Truth and forecasts are cut to what was asked for, the context is not.
-        outcome = {
-            name: values if name == "context" else values[:, :horizon] for name, values in self.outcome(batch).items()
-        }
-        places = enumerate(zip(batch.series.tolist(), batch.position.tolist(), strict=True))
-        found = [panel for window, place in places for panel in self.panels(data, outcome, window, *place)]
-        return found[:SHOWN]
 
     @command
     def backtest(
@@ -386,13 +483,15 @@ class Forecaster(Task):
     ) -> list[Path]:
         """Forecasts from several moments of the past after the rows the model has seen, beside the baselines.
 
+        Future covariates are taken as they came, as if they had been known without error.
+
         Args:
             data: the series.
             trainer: says on which device to run.
             folder: for the tables and pictures.
             cutoffs: moments from which to forecast, counted back from the last possible one.
             step: rows between them; None spreads them, at most a horizon apart.
-            output: file for the forecasts: .parquet (backtest.parquet in `folder` by default) or .csv.
+            output: file for the forecasts: .parquet (backtest.parquet in `folder` by default), .csv, .nc or .zarr.
 
         Raises QuintetError where the rows do not suffice, and where a file would be overwritten.
         """
@@ -401,27 +500,29 @@ class Forecaster(Task):
         pictures = [
             table.with_name(f"{table.name.split('.')[0]}_{name}.png") for name in ("forecasts", "error_by_step")
         ]
-        tables.check_ending(table, (".parquet", ".csv"))
+        tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
         tables.refuse_existing([table, scores, *pictures])
         self.to(trainer.strategy.root_device)
         positions = backtest.cutoffs_of(data, self.description, cutoffs, step)
-        outcomes, batches = [], []
-        dataset = backtest.windows_at(data, positions)
-        for cutoff in range(cutoffs):
-            # Every series of one cutoff is one batch.
-            batches.append(dataset.__getitems__(range(cutoff * len(positions), (cutoff + 1) * len(positions))))
-            outcomes.append(self.outcome(batches[-1]))
-        frame = backtest.frame_of(data, self.description, positions, outcomes, self.point, self.quantiles)
-        tables.write_frame(table, frame)
-        scored = backtest.scores_of(frame, batches[0].seasonal_error.numpy() * np.array(self.description.std), data)
+        outcomes = backtest.outcomes_of(self, data, positions)
+        frame = backtest.frame_of(data, positions, outcomes, self.quantiles)
+        if table.suffix in tables.ARRAYS:
+            layout = tables.layout_of(data, range(len(positions)))
+            tables.write_dataset(table, backtest.arrays_of(frame, layout, self.quantiles))
+        else:
+            tables.write_frame(table, frame)
+        scored = backtest.scores_of(data, positions, outcomes, self.quantiles)
         scored.to_csv(scores, index=False)
         Console().print(backtest.summary(scored, cutoffs, len(positions)))
+        say_notes(data)
+        last = {name: values[:, -1] for name, values in outcomes.items()}
         panels = [
             panel
-            for number, places in enumerate(positions.tolist())
-            for panel in self.panels(data, outcomes[-1], number, number, places[-1])
+            for number, places in enumerate(positions[:SHOWN].tolist())
+            for panel in panels_of(self, data, last, number, number, places[-1])
         ]
-        title = "the last cutoff" + (f", the first {SHOWN} of {len(panels)}" if len(panels) > SHOWN else "")
+        total = len(positions) * len(self.description.channels)
+        title = "the last cutoff" + (f", the first {SHOWN} of {total}" if total > SHOWN else "")
         forecast_panels(panels[:SHOWN], title, self.quantiles).savefig(pictures[0], dpi=120)
-        error_by_step(backtest.errors_by_step(frame), "mean absolute scaled error").savefig(pictures[1], dpi=120)
+        error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
         return [table, scores, *pictures]

@@ -1,14 +1,20 @@
-"""Forecasts as files people open: CSV, parquet and NetCDF, in the columns, stamps and units of what was read."""
+"""Forecasts as files people open, in the columns, coordinates, stamps, units and attributes of what was read."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from ...core.errors import QuintetError
-from ..data import SeriesDescription
+from ..data import SeriesData
+from ..data.files import Labels
+
+TABLES = (".csv", ".parquet")
+ARRAYS = (".nc", ".zarr")  # formats of labelled arrays
 
 
 def refuse_existing(paths: Iterable[Path]) -> None:
@@ -25,72 +31,126 @@ def quantile_name(level: float) -> str:
     return f"quantile_{level:g}"
 
 
-def write_forecast(
-    path: Path,
-    description: SeriesDescription,
-    names: Sequence[str],
-    stamps: Sequence[pd.Index],
-    values: np.ndarray,
-    levels: Sequence[float],
-) -> None:
-    """Writes forecasts as a table like the one that was read: a column of stamps, one of names, one a channel.
-
-    Quantiles are columns named after channel and level; in NetCDF they are a dimension, and units are attributes.
+@dataclass
+class Layout:
+    """How the data were laid out that forecasts are written like.
 
     Args:
-        path: ends in .csv, .parquet or .nc.
-        description: names and units.
-        names: of the series.
+        time: what the time axis is called.
+        channels: names of the columns that are forecast.
+        units: of each, "" where unknown.
+        labels: a row for each series, what its columns of names say; without columns where there is one series.
+        arrays: what labelled arrays said beside their numbers; None of a table.
+    """
+
+    time: str
+    channels: Sequence[str]
+    units: Sequence[str]
+    labels: pd.DataFrame
+    arrays: Labels | None = None
+
+
+def layout_of(data: SeriesData, numbers: Sequence[int]) -> Layout:
+    """How the data are laid out, of the series of these numbers."""
+    known, (labels, arrays) = data.description(), data.labels()
+    rows = labels.iloc[list(numbers)] if len(labels.columns) else labels
+    return Layout(known.time, known.channels, data.units(), rows, arrays)
+
+
+def write_forecast(
+    path: Path, layout: Layout, stamps: Sequence[pd.Index], values: np.ndarray, levels: Sequence[float]
+) -> None:
+    """Writes forecasts like the data that were read: a column of stamps, those that name the series, one a channel.
+
+    Quantiles are columns named after channel and level; in labelled arrays they are a dimension, and units are
+    attributes.
+
+    Args:
+        path: ends in .csv, .parquet, .nc or .zarr.
+        layout: of the data.
         stamps: of each series, all of one length.
         values: (series, horizon, channels, outputs).
         levels: of the outputs; none for a point.
-
     """
-    if path.suffix == ".nc":
-        dataset_of(description, names, stamps, values, levels).to_netcdf(path, engine="h5netcdf")
+    if path.suffix in ARRAYS:
+        write_dataset(path, dataset_of(layout, stamps, values, levels))
         return
     blocks = []
-    for name, own, block in zip(names, stamps, values, strict=True):
-        columns = {description.series: name} if description.series else {}
-        columns[description.time] = own
-        for number, channel in enumerate(description.channels):
+    for number, (own, block) in enumerate(zip(stamps, values, strict=True)):
+        columns = {name: layout.labels[name].iloc[number] for name in layout.labels}
+        columns[layout.time] = own
+        for at, channel in enumerate(layout.channels):
             if levels:
-                columns |= {f"{channel} {quantile_name(q)}": block[:, number, at] for at, q in enumerate(levels)}
+                columns |= {f"{channel} {quantile_name(q)}": block[:, at, output] for output, q in enumerate(levels)}
             else:
-                columns[channel] = block[:, number, 0]
+                columns[channel] = block[:, at, 0]
         blocks.append(pd.DataFrame(columns))
     write_frame(path, pd.concat(blocks, ignore_index=True))
 
 
-def dataset_of(
-    description: SeriesDescription,
-    names: Sequence[str],
-    stamps: Sequence[pd.Index],
-    values: np.ndarray,
-    levels: Sequence[float],
-) -> xr.Dataset:
-    """Forecasts with their labels: one variable a channel, over (series,) time (, quantile).
+def dataset_of(layout: Layout, stamps: Sequence[pd.Index], values: np.ndarray, levels: Sequence[float]) -> xr.Dataset:
+    """Forecasts with their labels: one variable a channel, over what tells the series apart, time (and quantile).
 
-    Series that end at different stamps have a dimension `step` instead of time, and stamps over (series, step). Stamps
-    are in UTC where they had a time zone, of which NetCDF knows none.
+    Coordinates and attributes are those of the arrays that were read. Series that end at different stamps have a
+    dimension `step` instead of time, and stamps over series and step. Stamps are in UTC where they had a time zone, of
+    which NetCDF knows none.
     """
-    known, coordinates = description, {}
     stamps = [own.tz_convert("UTC").tz_localize(None) if getattr(own, "tz", None) else own for own in stamps]
     together = all(own.equals(stamps[0]) for own in stamps)
-    dimensions = [known.time if together else "step"]
-    coordinates[known.time] = stamps[0] if together else ((known.series, "step"), np.stack(stamps))
-    if known.series:
-        dimensions.insert(0, known.series)
-        coordinates[known.series] = list(names)
+    axes = {name: _axis(layout, name) for name in layout.labels}
+    shape = [len(axis) for axis in axes.values()]
+    places = tuple(axis.get_indexer(layout.labels[name]) for name, axis in axes.items())
+
+    def spread(block: np.ndarray, nothing: object) -> np.ndarray:
+        """One entry a series (series, ...) at its point of the grid; `nothing` where no series is."""
+        if not axes:
+            return block[0]
+        whole = np.full((*shape, *block.shape[1:]), nothing, dtype=block.dtype)
+        whole[places] = block
+        return whole
+
+    coordinates: dict[str, Any] = {name: (name, axis.to_numpy()) for name, axis in axes.items()}
+    if together:
+        coordinates[layout.time] = stamps[0]
+    else:
+        own = np.stack(stamps)
+        coordinates[layout.time] = ((*axes, "step"), spread(own, np.datetime64("NaT") if own.dtype.kind == "M" else -1))
     if levels:
-        dimensions.append("quantile")
         coordinates["quantile"] = list(levels)
+    dimensions = (*axes, layout.time if together else "step", *(["quantile"] if levels else []))
     variables = {}
-    for number, (channel, unit) in enumerate(zip(known.channels, known.units, strict=True)):
+    for number, (channel, unit) in enumerate(zip(layout.channels, layout.units, strict=True)):
         block = values[:, :, number] if levels else values[:, :, number, 0]
-        attributes = {"units": unit} if unit else {}
-        variables[channel] = (dimensions, block if known.series else block[0], attributes)
-    return xr.Dataset(variables, coordinates)
+        variables[channel] = (dimensions, spread(block, np.nan), {"units": unit} if unit else {})
+    return attach_labels(xr.Dataset(variables, coordinates), layout)
+
+
+def attach_labels(dataset: xr.Dataset, layout: Layout) -> xr.Dataset:
+    """The dataset with the coordinates and attributes of the arrays that were read, those of its own kept."""
+    if layout.arrays is None:
+        return dataset
+    axes = {name: _axis(layout, name) for name in layout.labels}
+    further = {str(name): one for name, one in layout.arrays.coordinates.coords.items() if set(one.dims) <= set(axes)}
+    found = dataset.reindex(axes).assign_coords(further)
+    for name in found.variables:
+        found[name].attrs = dict(layout.arrays.attributes.get(str(name), {})) | dict(found[name].attrs)
+    found.attrs = dict(layout.arrays.attributes.get("", {}))
+    return found
+
+
+def _axis(layout: Layout, name: str) -> pd.Index:
+    """The coordinate along which a column of names runs: as it was read, or what the column shows."""
+    if layout.arrays is not None and name in layout.arrays.coordinates.coords:
+        return layout.arrays.coordinates[name].to_index()
+    return pd.Index(layout.labels[name].unique(), name=name)
+
+
+def write_dataset(path: Path, dataset: xr.Dataset) -> None:
+    """Writes labelled arrays as .zarr, or else as NetCDF."""
+    if path.suffix == ".zarr":
+        dataset.to_zarr(path, consolidated=False)  # the current format has no consolidated metadata
+    else:
+        dataset.to_netcdf(path, engine="h5netcdf")
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

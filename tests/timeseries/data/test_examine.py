@@ -9,8 +9,8 @@ from quintet.timeseries.data.examine import Reading, examine
 from quintet.timeseries.data.files import Source
 
 
-def found(frame: pd.DataFrame, channels=None, **reading):
-    return examine(Source("file.csv", frame, first_row=2), Reading(**reading), channels)
+def found(frame: pd.DataFrame, demanded=False, **reading):
+    return examine(Source("file.csv", frame, first_row=2), Reading(**reading), demanded)
 
 
 def test_a_wide_table(table):
@@ -126,8 +126,59 @@ def test_names_that_are_not_there(table):
     ):
         with pytest.raises(QuintetError, match=complaint):
             found(table(50), **reading)
-    (fault,) = found(table(50), channels=["a", "OT"]).faults
+    (fault,) = found(table(50), demanded=True, target=["a", "OT"]).faults
     assert fault.what == "has no column 'OT'"
+
+
+def test_covariates_have_roles(table):
+    frame = table(50, channels=4).assign(weather=["rain", "sun"] * 25, store="x")
+    frame.loc[40:, ["a", "b"]] = np.nan
+    result = found(frame, past=["b"], future=["c", "weather"], static=["store"])
+    (series,) = result.series
+    assert result.channels == ["a", "d"]
+    # d is observed to the end.
+    assert len(series.values) == len(series.columns["b"]) == 50
+    (series,) = found(frame, target=["a"], past=["b"], future=["c", "weather"], static=["store"]).series
+    assert len(series.values) == len(series.stamps) == len(series.columns["b"]) == 40
+    assert np.array_equal(series.columns["c"], frame["c"])
+    assert "future covariates go on for 0 steps after the last target" in result.remarks
+    assert series.columns["weather"].tolist() == [0.0, 1.0] * 25
+    assert series.columns["store"].tolist() == [0.0]
+    assert result.categories == {"weather": ["rain", "sun"], "store": ["x"]}
+
+
+def test_duplicates_of_words_take_the_first(table):
+    frame = pd.concat([table(50), table(50).tail(1)]).assign(weather=["rain", "sun"] * 25 + ["rain"])
+    (series,) = found(frame, duplicates="mean", past=["weather"]).series
+    assert series.columns["weather"][-1] == 1.0
+
+
+def test_what_is_wrong_with_covariates(table):
+    frame = table(50).assign(size=[1.0] * 20 + [2.0] * 30)
+    (fault,) = found(frame, static=["size"]).faults
+    assert fault.where == "file.csv row 22"
+    assert "another 'size' than the rows before it" in fault.what
+    for reading, complaint in (
+        ({"past": ["wether"]}, "data.past: no column 'wether'"),
+        ({"past": ["a"], "future": ["a"]}, "data.future: 'a' has another role already"),
+        ({"target": ["a"], "past": ["a"]}, "data.past: 'a' has another role already"),
+        ({"past": ["b"], "categorical": ["a"]}, "data.categorical: 'a' is none of the covariates"),
+    ):
+        with pytest.raises(QuintetError, match=complaint):
+            found(table(50), **reading)
+    (fault,) = found(table(50), demanded=True, target=["a"], future=["wind"]).faults
+    assert fault.what == "has no column 'wind'"
+    mixed = table(50).assign(wind=[1.0] * 40 + ["calm"] * 10)
+    (fault,) = found(mixed, past=["wind"]).faults
+    assert "has 'calm' in 'wind', which is no number, and 9 more" in fault.what
+
+
+def test_several_columns_name_a_series(table):
+    frame = pd.concat([table(30).assign(store=store, item=item) for store in (1, 2) for item in "xy"])
+    result = found(frame, id=["store", "item"])
+    assert [series.name for series in result.series] == [f"store={s}, item={i}" for s in (1, 2) for i in "xy"]
+    assert result.id == "store, item"
+    assert result.labels["store"].tolist() == [1, 1, 2, 2]
 
 
 def test_real_tables(shared_data):

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 from quintet.core.errors import QuintetError
-from quintet.timeseries.data.files import read
+from quintet.timeseries.data.files import Wanted, files_in, read
 
 
 def dataset(frame: pd.DataFrame) -> xr.Dataset:
@@ -31,7 +31,7 @@ def test_every_format(tmp_path, table, ending):
     stamps = pd.to_datetime(source.frame[source.time or "date"])
     assert (stamps == frame["date"]).all()
     if ending in (".nc", ".zarr"):
-        assert (source.time, source.series, source.units) == ("time", None, {"a": "degC"})
+        assert (source.time, source.series, source.units) == ("time", [], {"a": "degC"})
 
 
 @pytest.mark.parametrize("separator", [";", "\t", ","])
@@ -48,20 +48,83 @@ def test_a_second_dimension_is_that_of_the_series(tmp_path, table):
     path = tmp_path / "stations.nc"
     both.to_netcdf(path, engine="h5netcdf")
     source = read(path)
-    assert source.series == "station"
+    assert source.series == ["station"]
     assert set(source.frame.columns) == {"time", "station", "a", "b"}
     assert source.remarks == ["not read, as without time: height"]
-    with pytest.raises(QuintetError, match=r"data.id=place is not the one other dimension; it has station"):
-        read(path, series="place")
+    wanted = read(path, Wanted(columns=["a"], static=["height"]))
+    assert set(wanted.frame.columns) == {"time", "station", "a", "height"}
+    assert wanted.frame.groupby("station")["height"].unique().map(list).to_dict() == {"north": [3.0], "south": [4.0]}
+    with pytest.raises(QuintetError, match=r"data.id=place is not what tells its series apart; it has station"):
+        read(path, Wanted(series=["place"]))
 
 
-def test_more_dimensions_are_refused(tmp_path):
-    cube = xr.DataArray(np.zeros((3, 2, 2)), dims=("time", "lat", "lon"), name="t")
-    cube["time"] = pd.date_range("2024", periods=3)
-    path = tmp_path / "cube.nc"
-    cube.to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(QuintetError, match="has the dimensions lat, lon beside time; one at most"):
-        read(path)
+def cube() -> xr.Dataset:
+    times = pd.date_range("2024", periods=3)
+    values = np.arange(12.0).reshape(3, 2, 2)
+    coordinates = {"time": times, "lat": ("lat", [46.0, 45.0], {"units": "degrees_north"}), "lon": [15.0, 16.0]}
+    return xr.Dataset({"t": (("time", "lat", "lon"), values, {"units": "K"})}, coordinates, {"title": "cube"})
+
+
+def test_each_point_of_a_grid_is_a_series(tmp_path):
+    cube().to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
+    for given in (tmp_path / "cube.nc", cube(), cube()["t"]):
+        source = read(given)
+        assert (source.time, source.series) == ("time", ["lat", "lon"])
+        one = source.frame[(source.frame["lat"] == 45.0) & (source.frame["lon"] == 16.0)]
+        assert one["t"].tolist() == [3.0, 7.0, 11.0]
+        assert source.labels.attributes["lat"] == {"units": "degrees_north"}
+        assert source.labels.coordinates["lat"].to_numpy().tolist() == [46.0, 45.0]
+
+
+def test_variables_of_different_shapes_are_refused():
+    mixed = cube()
+    mixed["mean"] = mixed["t"].mean("lon")
+    with pytest.raises(
+        QuintetError, match=r"'t' runs along lat, lon beside time and 'mean' along lat; choose variables"
+    ):
+        read(mixed)
+    assert read(mixed, Wanted(columns=["mean"])).series == ["lat"]
+
+
+def test_each_file_of_a_folder_is_a_series(tmp_path, table):
+    folder = tmp_path / "shops"
+    folder.mkdir()
+    table(10).to_csv(folder / "north.csv", index=False)
+    table(7, seed=1)[["b", "a", "date"]].to_csv(folder / "south.csv.gz", index=False)
+    (folder / "README.txt").write_text("shops")
+    source = read(folder)
+    assert source.series == ["file"]
+    assert source.frame["file"].value_counts().to_dict() == {"north": 10, "south": 7}
+    assert source.row(12) == f"{folder / 'south.csv.gz'} row 4"
+    assert len(files_in(folder)) == 2
+    table(3).drop(columns="a").to_csv(folder / "west.csv", index=False)
+    with pytest.raises(QuintetError, match="differ in the column 'a'; a folder holds files of one shape"):
+        read(folder)
+    (folder / "photo.jpg").write_bytes(b"")
+    assert files_in(folder) == []
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(QuintetError, match="holds no file in a format that is read here"):
+        read(tmp_path / "empty")
+
+
+def test_a_folder_whose_files_name_their_series(tmp_path, table):
+    for part, name in ((table(10), "x"), (table(10, start="2024-02-01"), "y")):
+        part.assign(store=name).to_csv(tmp_path / f"{name}.csv", index=False)
+    source = read(tmp_path, Wanted(series=["store"]))
+    assert source.series == ["store"]
+    assert "file" not in source.frame
+
+
+def test_data_frames(table):
+    frame = table(10)
+    assert read(frame).frame.equals(frame)
+    indexed = read(frame.set_index(pd.DatetimeIndex(frame["date"]))[["a", "b"]].rename_axis(None)).frame
+    assert list(indexed.columns) == ["time", "a", "b"]
+    assert list(read(frame[frame["a"] > 10]).frame.columns) == ["date", "a", "b"]
+    with pytest.raises(QuintetError, match="the DataFrame has no rows"):
+        read(frame[:0])
+    with pytest.raises(QuintetError, match="several columns called 'a'"):
+        read(frame.rename(columns={"b": "a"}))
 
 
 @pytest.mark.parametrize(
@@ -87,5 +150,5 @@ def test_files_that_cannot_be_read(tmp_path, name, content, complaint):
 def test_a_netcdf_without_dates(tmp_path):
     path = tmp_path / "x.nc"
     xr.Dataset({"a": ("x", [1.0, 2.0])}).to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(QuintetError, match="has no time dimension with dates; its dimensions are x"):
+    with pytest.raises(QuintetError, match="has no time dimension with dates; its dimensions are x: name one"):
         read(path)

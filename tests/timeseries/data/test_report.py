@@ -22,3 +22,16 @@ def test_what_was_understood(csv):
 
 def test_faults(csv):
     assert "goes back in time" in text_of(SeriesData(csv(lambda frame: frame[::-1])))
+
+
+def test_roles_are_named(table):
+    frame = table(240, channels=3).assign(weather=["rain", "sun", "hail"] * 80, region="north")
+    frame.loc[frame.index < 200, "weather"] = "sun"
+    text = text_of(SeriesData(frame, 24, 6, past=["b"], future=["c", "weather"], static=["region"]))
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
+    assert rows["a"][1] == "target"
+    assert rows["b"][1] == "past"
+    assert rows["c"][1] == "future"
+    assert rows["weather"][1:] == ["future", "100.0%", "3:", "hail,", "rain,", "sun"]
+    assert rows["region"][1] == "static"
+    assert "column 'weather' has 'hail', 'rain', which no training row shows; masked" in text

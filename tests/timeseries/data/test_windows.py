@@ -38,7 +38,7 @@ def test_windows_never_cross_from_one_series_to_the_next():
 def test_a_batch_is_its_windows_stacked():
     windows = dataset()
     batch = windows.__getitems__([3, Draw(30, 1), 0])
-    for field, parts in zip(batch, zip(windows[3], windows[30], windows[0])):
+    for field, parts in zip(batch[:6], zip(windows[3], windows[30], windows[0])):
         assert torch.equal(field, torch.stack(parts))
 
 
@@ -60,3 +60,17 @@ def test_a_window_costs_a_few_microseconds():
 
     # 5 microseconds are meant; three times that leaves room for slower machines and run-time shape checks.
     assert min(once() for _ in range(3)) < 15e-6
+
+
+def test_covariates_are_of_the_same_rows():
+    values = torch.arange(40, dtype=torch.float32).view(20, 2)
+    past, future, static = values[:, :1], values.repeat(1, 2), torch.tensor([[1.0]])
+    whole = torch.tensor([0]), torch.ones(1, 2), torch.zeros(5, dtype=torch.int64), torch.arange(8, 13), 8, 4
+    windows = WindowDataset(values, values[:, :0], *whole, past=past, future=future, static=static)
+    batch = windows.__getitems__([1, 4])
+    assert torch.equal(batch.covariates.past, batch.context[..., :1])
+    assert torch.equal(batch.covariates.future[:, :8, 2:], batch.context)
+    assert torch.equal(batch.covariates.future[:, 8:, :2], batch.target)
+    assert torch.equal(windows[4].covariates.future, batch.covariates.future[1])
+    only = WindowDataset(values, values[:, :0], *whole, future=future)[0].covariates
+    assert (only.past.shape, only.static.shape) == ((8, 0), (0,))

@@ -12,6 +12,7 @@ from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
 from quintet.core.registry import list_mixers, mixer_class
 from quintet.core.task import count_parameters
+from quintet.timeseries.covariates import Covariates
 from quintet.timeseries.models import ITransformer
 
 L, H, D, HIDDEN, HEADS, DEPTH = 24, 12, 16, 20, 4, 2
@@ -121,6 +122,50 @@ def test_what_was_not_observed_changes_nothing():
     # A channel that shows nothing is invisible to the others.
     alone = model(x[1:, :, :2], observed[1:, :, :2])
     assert torch.allclose(first[1:, :, :2], alone, atol=1e-5)
+
+
+def covariates() -> Covariates:
+    return Covariates(torch.randn(2, L, 2), torch.randn(2, L + H, 1), torch.randn(2, 3))
+
+
+def test_covariates_are_tokens_with_an_identity():
+    model = ITransformer(L, H, dim=D, covariates={"past": 2, "future": 1, "static": 3}).eval()
+    x, given = torch.randn(2, L, 3), covariates()
+    tokens, real = model.covariates(given)
+    assert tokens.shape == (2, 6, D)
+    assert real.all()
+    # Two features of equal values are told apart.
+    twins = given._replace(past=given.past[..., :1].expand(-1, -1, 2))
+    tokens, _ = model.covariates(twins)
+    assert not torch.allclose(tokens[:, 0], tokens[:, 1])
+    # The horizon of the future ones is seen, and one of which nothing is known is no token.
+    forecast = model(x, covariates=given)
+    later = given.future.clone()
+    later[:, -1] += 1
+    assert not torch.allclose(model(x, covariates=given._replace(future=later)), forecast)
+    given.past[:, :, 0] = torch.nan
+    _, real = model.covariates(given)
+    assert real[0].tolist() == [False, True, True, True, True, True]
+    assert model(x, covariates=given).isfinite().all()
+
+
+def test_a_masked_feature_is_as_if_it_were_not_there():
+    model = ITransformer(L, H, dim=D, covariates={"past": 2, "future": 1}).eval()
+    x, given = torch.randn(2, L, 3), covariates()
+    given.past[:, :, 1] = torch.nan
+    smaller = ITransformer(L, H, dim=D, covariates={"past": 1, "future": 1}).eval()
+    state = model.state_dict()
+    state["covariates.identities.past"] = state["covariates.identities.past"][:1]
+    smaller.load_state_dict(state)
+    expected = smaller(x, covariates=given._replace(past=given.past[..., :1]))
+    assert torch.allclose(model(x, covariates=given), expected, atol=1e-6)
+
+
+def test_covariates_are_given_where_they_were_announced():
+    with pytest.raises(QuintetError, match="built for none of the covariates and is given some"):
+        ITransformer(L, H, dim=D)(torch.randn(2, L, 3), covariates=covariates())
+    with pytest.raises(QuintetError, match="built for some of the covariates and is given none"):
+        ITransformer(L, H, dim=D, covariates={"past": 2})(torch.randn(2, L, 3))
 
 
 def test_mistakes():

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 from quintet.cli import main
 from quintet.core.errors import QuintetError
@@ -43,12 +44,41 @@ def test_nothing_after_a_cutoff_reaches_its_forecast(run, loaded, tmp_path):
     assert not clean[~at_first][columns].equals(spoiled[~at_first][columns])
 
 
+def test_labelled_arrays_say_the_same_as_the_table(run, loaded, tmp_path):
+    task, trainer, read = loaded
+    for name in ("arrays.nc", "table.parquet"):
+        task.backtest(read("all.csv"), trainer, tmp_path, cutoffs=3, output=str(tmp_path / name))
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    with xr.open_dataset(tmp_path / "arrays.nc") as found:
+        assert found["forecast"].dims == ("cutoff", "step", "channel")
+        assert dict(found["quantiles"].sizes) == {"cutoff": 3, "step": 6, "channel": 2, "quantile": 3}
+        row = table.iloc[20]
+        at = {"cutoff": row["cutoff"], "step": row["step"], "channel": row["channel"]}
+        for name in ("truth", "forecast", "ridge", "seasonal_naive"):
+            assert found[name].sel(at).item() == row[name]
+        assert found["quantiles"].sel(**at, quantile=0.9).item() == row["quantile_0.9"]
+        assert pd.Timestamp(found["date"].sel(cutoff=row["cutoff"], step=row["step"]).item()) == row["date"]
+
+
+def test_scores_are_those_of_each_series(run, loaded, tmp_path):
+    task, trainer, read = loaded
+    _, path, *_ = task.backtest(read("all.csv"), trainer, tmp_path, cutoffs=4, output=str(tmp_path / "b.csv"))
+    scores, table = pd.read_csv(path), pd.read_csv(tmp_path / "b.csv")
+    rows = table[table["channel"] == "b"]
+    own = scores[(scores["channel"] == "b") & (scores["forecaster"] == "forecast")].iloc[0]
+    inside = (rows["quantile_0.1"] <= rows["truth"]) & (rows["truth"] <= rows["quantile_0.9"])
+    assert own["coverage"] == pytest.approx(inside.mean())
+    naive = (rows["truth"] - rows["seasonal_naive"]).abs().mean()
+    assert own["skill"] == pytest.approx(1 - (rows["truth"] - rows["forecast"]).abs().mean() / naive)
+    assert scores[scores["forecaster"] == "ridge"]["wql"].isna().all()
+
+
 @pytest.mark.parametrize(
     ("file", "options", "complaint"),
     [
         ("train.csv", {"cutoffs": 20, "step": 6}, "20 cutoffs 6 apart with a horizon of 6 need 120; give cutoffs=10"),
         ("all.csv", {"cutoffs": 0}, "cutoffs is 0; give at least 1"),
-        ("all.csv", {"output": "x.nc"}, "give a file that ends in .parquet, .csv"),
+        ("all.csv", {"output": "x.xlsx"}, "give a file that ends in .csv, .parquet, .nc, .zarr"),
     ],
 )
 def test_what_a_backtest_refuses(tmp_path, loaded, file, options, complaint):

@@ -1,0 +1,240 @@
+"""Classification of series of any length, beside the nearest neighbour among the training series."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+from ...core.errors import QuintetError
+from ...core.mixer import Mixer
+from ...core.pictures import confusion_matrix
+from ...core.task import StepResult, Task
+from ..backbones import build_network, name_of
+from ..data.classes import LabelledBatch, LabelledSeriesDescription
+from ..models.nearest_neighbor import NearestNeighbor
+from ..pictures.classes import CASES, ShownSeries, class_panels, series_panels
+from . import tables
+
+NEIGHBOR = "nearest_neighbor"  # what the baseline is called beside the model
+
+
+@dataclass
+class SeriesClasses:
+    """What one batch of series was taken for: their numbers and their class probabilities (B, K)."""
+
+    indices: list[int]
+    probabilities: Float[Tensor, "batch classes"]
+
+
+class SeriesClassifier(Task):
+    """Classifies series of any length with any network, from random weights.
+
+    Training minimises cross entropy, smoothed and weighted as asked for; the loss on validation and test data is the
+    plain cross entropy. Measured are accuracy, the mean F1 score of the classes and the expected calibration error (On
+    Calibration of Modern Neural Networks, arXiv 1706.04599). Accuracy and F1 of the nearest neighbour among the
+    training series stand beside every test.
+
+    Args:
+        backbone: a registered name, or a class or function called with `channels` and `num_classes`, whose `forward`
+            takes values (B, T, C), observed (B, T, C) and mask (B, T) and gives logits (B, K).
+        backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 3}.
+        mixer: the mixer to put into the backbone instead of its own.
+        label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
+        class_weights: "balanced" weighs each class by the inverse of its number of training series.
+        **task: see quintet.core.task.Task.
+
+    Raises:
+        QuintetError: an unknown backbone, one that takes no mixer.
+    """
+
+    description_type: ClassVar[type] = LabelledSeriesDescription
+
+    def __init__(
+        self,
+        backbone: str | Callable[..., nn.Module] = "patch_classifier",
+        backbone_arguments: dict[str, Any] | None = None,
+        mixer: Callable[[int], Mixer] | None = None,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | None = None,
+        **task: Any,
+    ) -> None:
+        super().__init__(**task)
+        if isinstance(backbone, nn.Module):
+            raise QuintetError(
+                f"model.backbone is a built {type(backbone).__name__}, but its classes come from the data; give the "
+                "class or a registered name, and what else it needs as model.backbone_arguments"
+            )
+        if not 0 <= label_smoothing < 1:
+            raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
+        self.backbone = backbone
+        self.backbone_arguments = dict(backbone_arguments or {})
+        self.mixer = mixer
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.shown: list[ShownSeries] = []
+
+    # Building
+
+    def make(self, description: LabelledSeriesDescription) -> None:
+        classes = len(description.classes)
+        arguments = self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
+        own = {"channels": len(description.channels), "num_classes": classes}
+        self.network = build_network(self.backbone, own, arguments, "a classifier", "patch_classifier")
+        weights = None
+        if self.class_weights == "balanced":
+            counts = torch.tensor(description.class_counts, dtype=torch.float32)
+            weights = counts.sum() / (classes * counts)
+        self.register_buffer("loss_weights", weights, persistent=False)
+        # In the checkpoint, so that a later test has the baseline of the same training series.
+        count = sum(description.class_counts)
+        self.neighbor = NearestNeighbor(len(description.channels), description.longest, count)
+        self.neighbor_metrics = self._class_metrics().clone(prefix="test/", postfix=f"_{NEIGHBOR}")
+        self.confusion = MulticlassConfusionMatrix(classes)
+
+    def layer_groups(self) -> list[list[str]]:
+        groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
+        if not groups and self.layer_decay is not None:
+            name = name_of(self.backbone)
+            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
+        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
+
+    def _class_metrics(self) -> MetricCollection:
+        """What is measured of classes alone, the model's or the baseline's."""
+        classes = len(self.description.classes)
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "f1": MulticlassF1Score(classes, average="macro"),
+            }
+        )
+
+    def metrics(self) -> MetricCollection:
+        calibration = MulticlassCalibrationError(len(self.description.classes), n_bins=15, norm="l1")
+        return MetricCollection(dict(self._class_metrics().items()) | {"calibration_error": calibration})
+
+    # Steps
+
+    def forward(
+        self, values: Float[Tensor, "batch time channels"], mask: Tensor | None = None
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of scaled series, NaN where nothing was observed; `mask` (B, T) is True where a step is real."""
+        return self.network(values.nan_to_num(0.0), values.isfinite(), mask)
+
+    def step(self, batch: LabelledBatch) -> StepResult:
+        logits = self(batch.values, batch.mask)
+        if self.training:
+            loss = F.cross_entropy(logits, batch.label, self.loss_weights, label_smoothing=self.label_smoothing)
+        else:
+            loss = F.cross_entropy(logits, batch.label)
+        # Metrics take logits for probabilities where all of them happen to lie between 0 and 1.
+        return StepResult(loss, logits.detach().float().softmax(1), batch.label)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        train = self.trainer.datamodule.datasets["train"]
+        self.neighbor.fit(train.values, torch.tensor(train.labels))
+
+    # The test, with its baseline
+
+    def on_test_epoch_start(self) -> None:
+        self.confusion.reset()
+        self.shown = []
+
+    def test_step(self, batch: LabelledBatch, batch_index: int) -> None:
+        result = self.evaluate(batch, "test")
+        self.confusion.update(result.predictions, result.targets)
+        self.neighbor_metrics.update(self.neighbor(batch.values, batch.mask), result.targets)
+        self.log_dict(dict(self.neighbor_metrics), on_step=False, on_epoch=True, batch_size=len(batch.label))
+        self.shown += self._shown(batch, result.predictions)
+        # Mistakes first, the surest before the others, and no more than pictures take.
+        self.shown.sort(key=lambda item: (not item.wrong, -item.confidence if item.wrong else item.index))
+        del self.shown[2 * CASES :]
+
+    def on_test_epoch_end(self) -> None:
+        # Every process takes part in the sum, though only one draws the picture.
+        self.confused = self.confusion.compute()
+
+    def _shown(self, batch: LabelledBatch, probabilities: Tensor) -> list[ShownSeries]:
+        known = self.description
+        mean, std = torch.tensor(known.mean), torch.tensor(known.std)
+        confidences, predicted = probabilities.cpu().max(1)
+        return [
+            ShownSeries(
+                index=int(index),
+                values=(values[mask].cpu() * std + mean).numpy(),
+                predicted=int(label),
+                confidence=float(confidence),
+                true=None if true < 0 else int(true),
+            )
+            for values, mask, index, true, label, confidence in zip(
+                batch.values, batch.mask, batch.index, batch.label, predicted, confidences, strict=True
+            )
+        ]
+
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        if not self.shown or self._trainer is None:
+            return
+        known, data = self.description, self.trainer.datamodule
+        if "train" not in data.parts:
+            data.prepare(("train",))
+        groups = {name: [case.values for case in data.parts["train"] if case.label == name] for name in known.classes}
+        yield "classes", class_panels(groups, known.channels, known.units)
+        yield "confusion_matrix", confusion_matrix(self.confused, known.classes, what="test series")
+        names = [case.name for case in data.parts["test"]]
+        if wrong := [item for item in self.shown if item.wrong][:CASES]:
+            yield "mistakes", series_panels(wrong, names, known.classes, known.channels, "the most confident mistakes")
+        right = sorted((item for item in self.shown if not item.wrong), key=lambda item: item.index)[:CASES]
+        if right:
+            yield "predictions", series_panels(right, names, known.classes, known.channels, "series classified right")
+
+    # Prediction
+
+    def predict_step(self, batch: LabelledBatch, batch_index: int) -> SeriesClasses:
+        return SeriesClasses(batch.index.tolist(), self(batch.values, batch.mask).float().softmax(1).cpu())
+
+    def write_predictions(self, results: list[SeriesClasses], folder: Path) -> list[Path]:
+        """Writes predictions.csv (series, label, probability of each class) and predictions.png.
+
+        Raises QuintetError where one of them exists already.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        table, picture = folder / "predictions.csv", folder / "predictions.png"
+        tables.refuse_existing([table, picture])
+        known, data = self.description, self.trainer.datamodule
+        cases = data.parts["predict"]
+        probabilities = torch.cat([result.probabilities for result in results])
+        numbers = [index for result in results for index in result.indices]
+        confidences, labels = probabilities.max(1)
+        columns = {
+            "series": [cases[number].name for number in numbers],
+            "label": [known.classes[label] for label in labels.tolist()],
+        }
+        columns |= {
+            f"probability_{name}": column for name, column in zip(known.classes, probabilities.T.tolist(), strict=True)
+        }
+        pd.DataFrame(columns).to_csv(table, index=False, float_format="%.6f")
+        shown = [
+            ShownSeries(number, cases[number].values, int(label), float(confidence))
+            for number, label, confidence in list(zip(numbers, labels, confidences, strict=True))[:CASES]
+        ]
+        title = (
+            f"{len(numbers)} series" if len(shown) == len(numbers) else f"the first {CASES} of {len(numbers)} series"
+        )
+        figure = series_panels(shown, [case.name for case in cases], known.classes, known.channels, title)
+        figure.savefig(picture, dpi=120)
+        return [table, picture]
