@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _commands(verb: str, rest: Sequence[str]) -> Any:
     """What runs a verb: a command of this file, or one of the task that a checkpoint holds."""
+    from difflib import get_close_matches
+
     from .core.errors import QuintetError, nearest
 
     commands = {name: (lambda rest, name=name: run(name, rest)) for name in VERBS}
@@ -63,7 +65,9 @@ def _commands(verb: str, rest: Sequence[str]) -> Any:
     commands |= {"show": show, "export": export}
     if verb in commands:
         return commands[verb]
-    if any(argument.startswith(("ckpt_path=", "experiment=", "model=")) for argument in rest):
+    # What looks like a misspelt command is not looked for in an experiment, which may have mistakes of its own.
+    known = ("ckpt_path=",) if get_close_matches(verb, commands, 1, 0.8) else ("ckpt_path=", "experiment=", "model=")
+    if any(argument.startswith(known) for argument in rest):
         return lambda arguments: run(verb, arguments)
     raise QuintetError(
         f"no command is called '{verb}'; {nearest(verb, commands)} (a trained task's own need ckpt_path=...)"

@@ -4,11 +4,9 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -19,44 +17,6 @@ def commands(text: str) -> list[str]:
     lines = re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)
     found = [part.strip() for line in lines for part in line.split("#")[0].split("&&")]
     return [command for command in found if command.startswith(("quintet ", "pip ", "pytest"))]
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Two classes of small photographs."""
-    random = np.random.default_rng(0)
-    for label in ("dark", "light"):
-        for number in range(12):
-            pixels = random.integers(0, 100, (40, 48, 3)) + (150 if label == "light" else 0)
-            path = tmp_path / "photos" / label / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.astype("uint8")).save(path)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def scenes(tmp_path: Path) -> Path:
-    """Small images with masks of two classes."""
-    random = np.random.default_rng(0)
-    for number in range(12):
-        mask = (random.integers(0, 2, (5, 6)) > 0).repeat(8, 0).repeat(8, 1).astype("uint8")
-        pixels = random.integers(0, 100, (40, 48, 3)) + 150 * mask[..., None]
-        for part, array in (("images", pixels.astype("uint8")), ("masks", mask)):
-            path = tmp_path / "scenes" / part / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(path)
-    return tmp_path / "scenes"
-
-
-@pytest.fixture
-def sales(tmp_path: Path) -> Path:
-    """A year and a half of two daily series."""
-    days = np.arange(np.datetime64("2023-01-01"), np.datetime64("2024-07-01"))
-    week = np.sin(2 * np.pi * np.arange(len(days)) / 7)
-    rows = [f"{day},{20 + 5 * wave:.3f},{9 - wave:.3f}" for day, wave in zip(days, week)]
-    path = tmp_path / "sales.csv"
-    path.write_text("\n".join(["date,umbrellas,hats", *rows]) + "\n")
-    return path
 
 
 def test_the_two_commands_stand_as_promised() -> None:

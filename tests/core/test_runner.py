@@ -285,7 +285,7 @@ def test_a_stored_configuration_runs_again_in_a_new_folder(toy, toy_run):
     assert (old["trainer"].pop("max_epochs"), new["trainer"].pop("max_epochs")) == (3, 1)
     assert old == new
     assert [row["step"] for row in read_metrics(run / "metrics.csv")] == [4, 5]
-    assert files(run) == {name for name in files(toy_run) if name.split("/")[0] not in ("test", "validate")}
+    assert files(run) == {name for name in files(toy_run) if name.split("/")[0] not in ("test", "validate", "export")}
 
 
 # Folders

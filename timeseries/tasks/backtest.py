@@ -174,10 +174,13 @@ def summary(scores: pd.DataFrame, cutoffs: int, series: int) -> Table:
 
 
 def errors_by_step(outcomes: Outcomes) -> dict[str, np.ndarray]:
-    """Mean absolute error of each step, channels brought to one scale by the mean error of the seasonal naive."""
+    """Mean absolute error of each step, channels brought to one scale by the mean error of the seasonal naive.
+
+    A channel that it forecasts without error has no such scale and is left out; where all are such, units stay.
+    """
     errors = {name: np.abs(outcomes["truth"] - outcomes[name]) for name in (FORECAST, *BASELINES)}
     scale = np.nanmean(errors["seasonal_naive"], axis=(1, 2), keepdims=True)
-    scale = np.where(scale > 0, scale, np.nan)
+    scale = np.where(scale > 0, scale, np.nan if (scale > 0).any() else 1.0)
     return {
         MODEL if name == FORECAST else name: np.nanmean(error / scale, axis=(0, 1, 3)) for name, error in errors.items()
     }
