@@ -374,6 +374,15 @@ class Task(Described, L.LightningModule):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
+def refuse_built(network: Any, what: str) -> None:
+    """Raises QuintetError for a network where what builds one is meant: it waits for what the data say."""
+    if isinstance(network, nn.Module):
+        raise QuintetError(
+            f"model.backbone is a built {type(network).__name__}, but its {what} come from the data; give the "
+            "class or a registered name, and what else it needs as model.backbone_arguments"
+        )
+
+
 def record_of(checkpoint: dict[str, Any], where: str | Path) -> dict[str, Any]:
     """The part of a checkpoint in which a task describes itself. Raises QuintetError where there is none."""
     if RECORD not in checkpoint:

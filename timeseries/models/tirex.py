@@ -22,7 +22,7 @@ from ...core.norm import RMSNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
 from ...core.ssm import SLSTM
-from .. import tirex_files
+from .. import pretrained
 from ._patches import ResidualMlp, hide_patches, pad_time, patch_features
 from ._shared import check_num_heads, check_sequence_mixer
 
@@ -89,7 +89,7 @@ class TiRex(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.fc2.weight", "head.fc2.bias", "head.skip.weight", "head.skip.bias")
-    layouts: ClassVar[tuple[Layout, ...]] = (tirex_files.TIREX,)
+    layouts: ClassVar[tuple[Layout, ...]] = (pretrained.TIREX,)
     reads_future_calendar: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset()  # each channel is read by itself
 
@@ -139,7 +139,7 @@ class TiRex(Described, nn.Module):
     @classmethod
     def arguments_from(cls, path: Path) -> dict[str, Any]:
         """Constructor arguments that say how large the network in a file is; none where the file does not say."""
-        return tirex_files.tirex_arguments(path)
+        return pretrained.tirex_arguments(path)
 
     # Forecasts
 
@@ -275,4 +275,4 @@ class TiRex(Described, nn.Module):
         return [["embedding"], *([f"encoder.blocks.{layer}"] for layer in range(len(self.encoder.blocks)))]
 
 
-register_model("timeseries/tirex", tirex_files.TIREX_SOURCES)(TiRex)
+register_model("timeseries/tirex", pretrained.TIREX_SOURCES)(TiRex)

@@ -21,7 +21,7 @@ from ...core.norm import RMSNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
 from ...core.ssm import MLSTM, SLSTM
-from .. import tirex_files
+from .. import pretrained
 from ..covariates import Covariates
 from . import _bands
 from ._patches import ResidualMlp, hide_patches, pad_time, patch_features
@@ -179,7 +179,7 @@ class TiRex2(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.fc2.weight", "head.fc2.bias", "head.skip.weight", "head.skip.bias")
-    layouts: ClassVar[tuple[Layout, ...]] = (tirex_files.TIREX2,)
+    layouts: ClassVar[tuple[Layout, ...]] = (pretrained.TIREX2,)
     reads_future_calendar: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"past", "future"})
 
@@ -258,7 +258,7 @@ class TiRex2(Described, nn.Module):
     @classmethod
     def arguments_from(cls, path: Path) -> dict[str, Any]:
         """Constructor arguments that say how large the network in a file is, from the config.json beside it."""
-        return tirex_files.tirex2_arguments(path)
+        return pretrained.tirex2_arguments(path)
 
     # Forecasts
 
@@ -407,4 +407,4 @@ class TiRex2(Described, nn.Module):
         return [["embedding"], *([f"blocks.{layer}"] for layer in range(len(self.blocks)))]
 
 
-register_model("timeseries/tirex2", tirex_files.TIREX2_SOURCES)(TiRex2)
+register_model("timeseries/tirex2", pretrained.TIREX2_SOURCES)(TiRex2)

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command
+from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_network, name_of
 from ..data import SeriesDescription, Windows
 from ..data.anomalies import AnomalyData
@@ -120,11 +120,7 @@ class AnomalyDetector(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(
-                f"model.backbone is a built {type(backbone).__name__}, but its sizes come from the data; give the "
-                "class or a registered name, and what else it needs as model.backbone_arguments"
-            )
+        refuse_built(backbone, "sizes")
         if not 0 < level < 1:
             raise QuintetError(f"model.level is {level}; a quantile lies between 0 and 1, e.g. 0.99")
         if threshold == "pot" and not 0 < risk < 1 - level:

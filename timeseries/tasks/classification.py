@@ -22,7 +22,7 @@ from torchmetrics.classification import (
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer
 from ...core.pictures import confusion_matrix
-from ...core.task import StepResult, Task
+from ...core.task import StepResult, Task, refuse_built
 from ..backbones import build_network, name_of
 from ..data.classes import LabelledBatch, LabelledSeriesDescription
 from ..models.nearest_neighbor import NearestNeighbor
@@ -73,11 +73,7 @@ class SeriesClassifier(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(
-                f"model.backbone is a built {type(backbone).__name__}, but its classes come from the data; give the "
-                "class or a registered name, and what else it needs as model.backbone_arguments"
-            )
+        refuse_built(backbone, "classes")
         if not 0 <= label_smoothing < 1:
             raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
         self.backbone = backbone

@@ -19,7 +19,7 @@ from ...core.errors import QuintetError
 from ...core.mixer import Mixer
 from ...core.pretrained import load_pretrained
 from ...core.registry import model_entry
-from ...core.task import StepResult, Task, command
+from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import accepts, build_network, name_of
 from ..data import Windows
 from ..data.disaggregation import DisaggregationData, DisaggregationDescription
@@ -75,11 +75,7 @@ class Disaggregator(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(
-                f"model.backbone is a built {type(backbone).__name__}, but its sizes come from the data; give the "
-                "class or a registered name, and what else it needs as model.backbone_arguments"
-            )
+        refuse_built(backbone, "sizes")
         self.backbone = backbone
         self.backbone_arguments = dict(backbone_arguments or {})
         self.mixer = mixer

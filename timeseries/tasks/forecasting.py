@@ -21,7 +21,7 @@ from ...core.export import Deployable
 from ...core.mixer import Mixer
 from ...core.pretrained import load_pretrained
 from ...core.registry import model_entry
-from ...core.task import StepResult, Task, command
+from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_backbone, name_of, sizes_in
 from ..covariates import Covariates
 from ..data import SeriesData, SeriesDescription, Windows
@@ -113,11 +113,7 @@ class Forecaster(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(
-                f"model.backbone is a built {type(backbone).__name__}, but its sizes come from the data; give the "
-                "class or a registered name, and what else it needs as model.backbone_arguments"
-            )
+        refuse_built(backbone, "sizes")
         if quantiles is not None and (
             MEDIAN not in quantiles
             or sorted(set(quantiles)) != list(quantiles)

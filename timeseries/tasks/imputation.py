@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command
+from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_network, name_of
 from ..data import SeriesDescription, Windows
 from ..data.gaps import ImputationData
@@ -81,11 +81,7 @@ class Imputer(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(
-                f"model.backbone is a built {type(backbone).__name__}, but its sizes come from the data; give the "
-                "class or a registered name, and what else it needs as model.backbone_arguments"
-            )
+        refuse_built(backbone, "sizes")
         if not 0 < missing < 1:
             raise QuintetError(f"model.missing is {missing}; the share of cells to hide lies between 0 and 1")
         if block < 1:

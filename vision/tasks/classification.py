@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -27,7 +27,7 @@ from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command
+from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import (
     Backbone,
     build_backbone,
@@ -100,11 +100,7 @@ class ImageClassifier(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(
-                f"model.backbone is a built {type(backbone).__name__}, but its classes come from the data; give the "
-                "class or a registered name, and what else it needs as model.backbone_arguments"
-            )
+        refuse_built(backbone, "classes")
         if not 0 <= label_smoothing < 1:
             raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ..core.errors import QuintetError
-from ..core.pretrained import Layout, Source, StateDict, Terms, read_checkpoint
+from ...core.errors import QuintetError
+from ...core.pretrained import Layout, Source, StateDict, Terms, read_checkpoint
 
 NXAI_TERMS = Terms(
     "NXAI Community License",

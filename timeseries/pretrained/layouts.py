@@ -10,7 +10,7 @@ import re
 
 import torch
 
-from ..core.pretrained import Layout, StateDict
+from ...core.pretrained import Layout, StateDict
 
 
 def join_queries_keys_values(state: StateDict) -> StateDict:

@@ -8,7 +8,7 @@ from quintet.core.pretrained import find_weights, load_weights
 from quintet.core.registry import create_model, model_entry
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.models import TiRex
-from quintet.timeseries.tirex_files import TIREX, TIREX2
+from quintet.timeseries.pretrained import TIREX, TIREX2
 
 LEVELS = (0.1, 0.5, 0.9)
 CONFIG = {
