@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..dropout import Dropout
 from ..errors import QuintetError
-from .softmax import resolve_head_sizes
+from .softmax import attend, resolve_head_sizes
 
 
 class CrossAttention(nn.Module):
@@ -76,11 +75,10 @@ class CrossAttention(nn.Module):
             attn_mask = (flat | ~flat.any(dim=1, keepdim=True))[:, None, None, :]
         query = self.q_norm(self.q(x.flatten(1, -2)).unflatten(-1, (-1, self.head_dim)))
         key, value = self.kv(context.flatten(1, -2)).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=-2)
-        y = F.scaled_dot_product_attention(
+        y = attend(
             *(part.transpose(1, 2) for part in (query, self.k_norm(key), value)),
-            attn_mask=attn_mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.num_heads != self.num_key_value_heads,
+            attn_mask,
+            self.dropout if self.training else 0.0,
         )
         y = self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2))).view(x.shape)
         return y if present is None else y.masked_fill(~present, 0.0)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
 from ..registry import register_mixer
@@ -98,7 +99,7 @@ class LinearAttention(Mixer):
         self.causal = self.streaming = causal
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim, bias=projection_bias)
-        self.projection_dropout = nn.Dropout(projection_dropout)
+        self.projection_dropout = Dropout(projection_dropout)
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...kernels.neighborhood_attention import neighborhood_attention
+from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads
 from ..registry import register_mixer
@@ -100,7 +101,7 @@ class NeighborhoodAttention(Mixer):
             self.rpb = nn.Parameter(torch.empty(self.num_heads, *(2 * size - 1 for size in self.kernel_size)))
             nn.init.trunc_normal_(self.rpb, std=0.02, a=-0.04, b=0.04)
         self.proj = nn.Linear(dim, dim, bias=projection_bias)
-        self.projection_dropout = nn.Dropout(projection_dropout)
+        self.projection_dropout = Dropout(projection_dropout)
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...kernels.segment_attention import segment_attention
+from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import resolve_num_heads
 
@@ -44,7 +45,7 @@ class SegmentAttention(nn.Module):
         self.q_norm = qk_norm(dim // self.num_heads) if qk_norm else nn.Identity()
         self.k_norm = qk_norm(dim // self.num_heads) if qk_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim, bias=projection_bias)
-        self.projection_dropout = nn.Dropout(projection_dropout)
+        self.projection_dropout = Dropout(projection_dropout)
 
     def forward(
         self,

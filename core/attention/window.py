@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from ...kernels.bias_attention import bias_attention
+from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads
 from ..position.relative_bias import RelativePositionBias
@@ -101,7 +102,7 @@ class WindowAttention(Mixer):
         self.relative_bias = RelativePositionBias(self.num_heads, self.window_size) if relative_bias else None
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim, bias=projection_bias)
-        self.projection_dropout = nn.Dropout(projection_dropout)
+        self.projection_dropout = Dropout(projection_dropout)
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None

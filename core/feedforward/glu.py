@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...kernels.glu import Activation, glu
+from ..dropout import Dropout
 
 
 class GatedLinearUnit(nn.Module):
@@ -42,7 +43,7 @@ class GatedLinearUnit(nn.Module):
         hidden_dim = hidden_dim or ceil(ratio * dim / multiple_of) * multiple_of
         self.fc1 = nn.Linear(dim, 2 * hidden_dim, bias=bias)
         self.fc2 = nn.Linear(hidden_dim, dim, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return self.dropout(self.fc2(self.dropout(glu(self.fc1(x), activation=self.activation))))

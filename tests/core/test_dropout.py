@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from quintet.core.dropout import Dropout
+from quintet.core.dropout import Dropout, random_words
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
@@ -47,3 +47,10 @@ def test_rates_of_no_such_multiple_are_those_of_torch(rate):
     expected = nn.Dropout(rate)(x)
     torch.manual_seed(0)
     assert torch.equal(Dropout(rate)(x), expected)
+
+
+def test_words_are_the_published_sequence(monkeypatch):
+    """The first numbers of SplitMix64 from the seed 1234567, as in its authors' C code."""
+    monkeypatch.setattr(torch.Tensor, "random_", lambda tensor, *_: tensor.fill_(1234567))
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert random_words(4).tolist() == expected

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ...core.dropout import Dropout
+
 
 class ResidualMlp(nn.Module):
     """y = fc2(activation(fc1(x))) + skip(x), all with biases.
@@ -34,7 +36,7 @@ class ResidualMlp(nn.Module):
         self.activation = activation()
         self.fc2 = nn.Linear(hidden_dim, out_dim)
         self.skip = nn.Linear(in_dim, out_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "*batch in_dim"]) -> Float[Tensor, "*batch out_dim"]:
         return self.dropout(self.fc2(self.activation(self.fc1(x)))) + self.skip(x)

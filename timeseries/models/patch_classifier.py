@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.described import Described
+from ...core.dropout import Dropout
 from ...core.mixer import Mixer, mask_tokens
 from ...core.registry import register_model
 from .patch_encoder import PatchEncoder
@@ -51,7 +52,7 @@ class PatchClassifier(Described, nn.Module):
         self.tokens = PatchEncoder(
             channels, dim, depth, patch_size, stride, num_heads, mixer, hidden_dim, dropout, drop_path
         )
-        self.head_dropout = nn.Dropout(head_dropout)
+        self.head_dropout = Dropout(head_dropout)
         self.head = nn.Linear(dim, num_classes)
 
     def forward(

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
+from ...core.dropout import Dropout
 from ...core.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
@@ -62,7 +63,7 @@ class PatchEncoder(nn.Module):
         self.channels, self.patch_size, self.stride = channels, patch_size, stride
         self.embedding = nn.Linear(2 * channels * patch_size, dim)
         self.position = SinCosPosition(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         feedforward = partial(Mlp, hidden_dim=hidden_dim or 2 * dim, dropout=dropout)
         self.encoder = Encoder(dim, depth, mixer, feedforward, drop_path=drop_path)
         check_sequence_mixer(self.encoder.blocks[0].mixer)

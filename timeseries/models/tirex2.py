@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...core.attention import Attention
 from ...core.described import Described
+from ...core.dropout import Dropout
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp, SwiGLU
 from ...core.mixer import Mixer
@@ -62,7 +63,7 @@ class BidirectionalMixer(nn.Module):
         super().__init__()
         self.cell = mixer(dim)
         self.combination = nn.Linear(2 * dim, dim, bias=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "batch variates time dim"], known: Bool[Tensor, "batch future"]
@@ -247,7 +248,7 @@ class TiRex2(Described, nn.Module):
             TiRex2Block(dim, mixer or cells[name], heads, qk_norm, make, dropout) for name in recipe
         )
         self.norm = nn.Identity() if final_norm is None else RMSNorm(dim, final_norm)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = ResidualMlp(dim, head_dim or 4 * dim, len(levels) * patch_size, make, dropout)
         for block in self.blocks:
             check_sequence_mixer(block.mixer.cell)
