@@ -43,7 +43,7 @@ def fft_conv_reference(
     wide, kernel, D = _widen(x, kernel, D)
     # torch's convolution is a correlation: kernels are turned around, and meet as many zeros as they reach back.
     y = F.conv1d(F.pad(wide.mT, (kernel.shape[1] - 1, 0)), kernel.flip(1).unsqueeze(1), groups=x.shape[2]).mT
-    return _skip(y, wide, D).to(x.dtype)
+    return (y if D is None else torch.addcmul(y, D, wide)).to(x.dtype)
 
 
 def fft_conv_torch(
@@ -52,7 +52,7 @@ def fft_conv_torch(
     D: Float[Tensor, " dim"] | None,
 ) -> Float[Tensor, "batch time dim"]:
     wide, kernel, D = _widen(x, kernel, D)
-    return _skip(_convolve(wide, kernel[:, : x.shape[1]]), wide, D).to(x.dtype)
+    return _convolve(wide, kernel[:, : x.shape[1]], D).to(x.dtype)
 
 
 def _widen(x: Tensor, kernel: Tensor, D: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -60,47 +60,63 @@ def _widen(x: Tensor, kernel: Tensor, D: Tensor | None) -> tuple[Tensor, Tensor,
     return x.to(dtype), kernel.to(dtype), None if D is None else D.to(dtype)
 
 
-def _skip(y: Tensor, x: Tensor, D: Tensor | None) -> Tensor:
-    return y if D is None else torch.addcmul(y, D, x)
-
-
 def _transform_size(points: int) -> int:
     """The next size that transforms are fast for: a power of two, or 3, 5, 9 or 15 times one."""
     return min(factor * next_power_of_2(cdiv(points, factor)) for factor in (1, 3, 5, 9, 15))
 
 
-def _transform(x: Tensor, size: int) -> Tensor:
-    # What rfft does to pad by itself takes as long as a third of the transform.
-    return torch.fft.rfft(F.pad(x, (0, size - x.shape[-1])))
+def _spectra(sequences: list[Tensor], kernel: Tensor, D: Tensor | None, size: int) -> list[Tensor]:
+    """Of each batch of sequences, and of the kernel, to whose first step the skip belongs.
+
+    One call, which shares the preparation, over rows padded here: what rfft does to pad takes as long as a third of it.
+    """
+    counts = [*map(len, sequences), 1]
+    rows = kernel.new_zeros(sum(counts), len(kernel), size)
+    *places, of_kernel = rows.split(counts)
+    for place, x in zip(places, sequences):
+        place[..., : x.shape[1]] = x.mT
+    of_kernel[0, :, : kernel.shape[1]] = kernel
+    if D is not None:
+        of_kernel[0, :, 0] += D
+    return list(torch.fft.rfft(rows).split(counts))
 
 
 # Ops of their own, because Inductor cannot fuse transforms, and the backward that autograd derives computes them on
 # complex sequences, at twice the cost.
-@operator("fft_conv", fake=lambda x, kernel: x.new_empty(x.shape))
-def _convolve(x: Tensor, kernel: Tensor) -> Tensor:
+# Sequences come out as they were transformed, with time running fastest, and are not transposed in memory: the next
+# operation reads them once anyway.
+def _transformed(x: Tensor) -> Tensor:
+    return x.new_empty(x.mT.shape).mT
+
+
+@operator("fft_conv", fake=lambda x, kernel, D: _transformed(x))
+def _convolve(x: Tensor, kernel: Tensor, D: Tensor | None) -> Tensor:
     if not x.numel():  # MKL refuses to transform nothing
-        return x.new_empty(x.shape)
+        return _transformed(x)
     time = x.shape[1]
     size = _transform_size(time + kernel.shape[1] - 1)
-    spectrum = _transform(x.mT, size).mul_(_transform(kernel, size))
-    return torch.fft.irfft(spectrum, size)[..., :time].mT.contiguous()
+    spectrum, of_kernel = _spectra([x], kernel, D, size)
+    return torch.fft.irfft(spectrum.mul_(of_kernel), size)[..., :time].contiguous().mT
 
 
-@operator(
-    "fft_conv_backward",
-    fake=lambda grad, x, kernel: (x.new_empty(x.shape), kernel.new_empty(kernel.shape)),
-)
-def _convolve_backward(grad: Tensor, x: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_backward(grad: Tensor, x: Tensor, kernel: Tensor, D: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    return _transformed(x), kernel.new_empty(kernel.shape), kernel.new_empty(0 if D is None else len(D))
+
+
+@operator("fft_conv_backward", fake=_fake_backward)
+def _convolve_backward(grad: Tensor, x: Tensor, kernel: Tensor, D: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    grad_D = x.new_empty(0) if D is None else (grad * x).sum((0, 1))
     if not x.numel():
-        return x.new_empty(x.shape), kernel.new_zeros(kernel.shape)
+        return _transformed(x), kernel.new_zeros(kernel.shape), grad_D
     time, length = x.shape[1], kernel.shape[1]
     size = _transform_size(time + length - 1)
-    spectrum = _transform(grad.mT, size)
-    grad_kernel = (_transform(x.mT, size).conj() * spectrum).sum(0)
-    grad_x = spectrum.mul_(_transform(kernel, size).conj())
+    spectrum, of_x, of_kernel = _spectra([grad, x], kernel, D, size)
+    grad_kernel = (of_x.conj() * spectrum).sum(0)
+    grad_x = spectrum.mul_(of_kernel.conj())
     return (
-        torch.fft.irfft(grad_x, size)[..., :time].mT.contiguous(),
+        torch.fft.irfft(grad_x, size)[..., :time].contiguous().mT,
         torch.fft.irfft(grad_kernel, size)[..., :length].contiguous(),
+        grad_D,
     )
 
 
@@ -109,7 +125,8 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad):
-    return _convolve_backward(grad, *ctx.saved_tensors)
+    *grads, grad_D = _convolve_backward(grad, *ctx.saved_tensors)
+    return *grads, None if ctx.saved_tensors[2] is None else grad_D
 
 
 _convolve.register_autograd(_gradient, setup_context=_save_for_backward)
