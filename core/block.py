@@ -1,6 +1,7 @@
 """One layer of an encoder: a mixer and a feed-forward layer, each on its own residual branch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -112,9 +113,13 @@ class Block(nn.Module):
         x: Float[Tensor, "batch *grid dim"],
         mask: Bool[Tensor, "batch *grid"] | None = None,
         **mixer_arguments: Any,
-    ) -> Float[Tensor, "batch *grid dim"]:
-        """`mixer_arguments` go to the mixer as they are, e.g. `bias` to those of the attention family."""
-        return self._arrange(x, lambda tokens: self.mixer(tokens, mask, **mixer_arguments))
+    ) -> Float[Tensor, "batch *kept dim"]:
+        """`mixer_arguments` go to the mixer as they are, e.g. `bias` to those of the attention family.
+
+        With `queries` among them the block returns so many first tokens only.
+        """
+        mix = partial(self.mixer, mask=mask, **mixer_arguments)
+        return self._arrange(x, mix, mixer_arguments.get("queries"))
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: Any = None
@@ -132,13 +137,14 @@ class Block(nn.Module):
 
         return self._arrange(x, mix), after[0]
 
-    def _arrange(self, x: Tensor, mix: Callable[[Tensor], Tensor]) -> Tensor:
+    def _arrange(self, x: Tensor, mix: Callable[[Tensor], Tensor], queries: int | None = None) -> Tensor:
+        kept = x if queries is None else x[:, :queries]
         if self.placement == "post":
-            x = self.norm1(x + self.drop_path(self.scale1(mix(x))))
+            x = self.norm1(kept + self.drop_path(self.scale1(mix(x))))
             if self.feedforward is not None:
                 x = self.norm2(x + self.drop_path(self.scale2(self.feedforward(x))))
             return x
-        x = x + self.drop_path(self.scale1(self.output_norm1(mix(self.norm1(x)))))
+        x = kept + self.drop_path(self.scale1(self.output_norm1(mix(self.norm1(x)))))
         if self.feedforward is not None:
             x = x + self.drop_path(self.scale2(self.output_norm2(self.feedforward(self.norm2(x)))))
         return x

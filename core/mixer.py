@@ -29,6 +29,7 @@ class Mixer(nn.Module):
         streaming: has `scan` and `step`, which carry a state along a sequence.
         padding_invariant: masked tokens appended at the end of the first grid axis change nothing at real tokens.
         continuous: close inputs give close outputs; not so where tokens are chosen by rank, which rounding may turn.
+        takes_queries: `forward` takes `queries`, a number of first tokens of a sequence, and returns no others.
         variants: constructor arguments of further configurations the property tests run.
     """
 
@@ -38,6 +39,7 @@ class Mixer(nn.Module):
     streaming: bool = False
     padding_invariant: bool = True
     continuous: bool = True
+    takes_queries: ClassVar[bool] = False
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     dim: int

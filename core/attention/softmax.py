@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..dropout import Dropout
+from ..dropout import Dropout, dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads, unflatten_grid
 from ..norm.rms_norm import RMSNorm
 from ..position.relative_bias import RelativePositionBias
 from ..position.rotary import RotaryPosition
 from ..registry import register_mixer
+
+VECTOR = 16  # numbers of float32 in the widest registers
 
 
 def resolve_head_sizes(
@@ -57,12 +59,48 @@ def score_mask(
     return bias.masked_fill(~allowed, float("-inf"))
 
 
+def attend(
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch key_value_heads keys head_dim"],
+    value: Float[Tensor, "batch key_value_heads keys head_dim"],
+    attn_mask: Tensor | None = None,
+    dropout_rate: float = 0.0,
+    causal: bool = False,
+) -> Float[Tensor, "batch heads queries head_dim"]:
+    """softmax(q kᵀ / sqrt(head_dim) + mask) v by torch's fused forms, each key-value head for a group of heads.
+
+    A CPU has no fused form with dropout on the weights: there the same is written out with a cheaper `dropout`.
+    """
+    groups = query.shape[1] // key.shape[1]
+    written_out = dropout_rate and query.device.type == "cpu" and query.dtype.itemsize >= 4
+    if not written_out or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=attn_mask, dropout_p=dropout_rate, is_causal=causal, enable_gqa=groups > 1
+        )
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if causal:
+        attn_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype is torch.bool:
+        attn_mask = torch.zeros((), dtype=query.dtype).masked_fill(~attn_mask, float("-inf"))
+    query = query * query.shape[-1] ** -0.5
+    if key.shape[2] >= VECTOR:
+        scores = query @ key.transpose(-1, -2)
+        weights = (scores if attn_mask is None else scores + attn_mask).softmax(-1)
+        return dropout(weights, dropout_rate) @ value
+    # torch takes rows shorter than a register number by number; along the first axis it takes whole registers.
+    scores = key @ query.transpose(-1, -2)
+    scores = scores if attn_mask is None else scores + attn_mask.transpose(-1, -2)
+    weights = dropout(scores.movedim(2, 0).softmax(0), dropout_rate)
+    return weights.permute(1, 2, 3, 0) @ value
+
+
 @register_mixer("attention")
 class Attention(Mixer):
     """y = softmax(q kᵀ / sqrt(head_dim) + bias) v, projected, with q, k, v linear in x and separate for each head.
 
     Grids are read in raster order. With fewer key-value heads than heads, each serves a group of consecutive heads.
-    Without mask and bias the scores are never stored (F.scaled_dot_product_attention). Papers: "Attention Is All You
+    Without mask, bias and dropout the scores are never stored (`attend`). Papers: "Attention Is All You
     Need", arXiv 1706.03762; groups: "GQA", arXiv 2305.13245; norms: "Scaling Vision Transformers to 22 Billion
     Parameters", arXiv 2302.05442.
 
@@ -81,6 +119,7 @@ class Attention(Mixer):
         projection_dropout: rate on the output.
     """
 
+    takes_queries: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "causal": {"causal": True},
         "grouped_query": {"num_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "qkv_bias": False},
@@ -122,8 +161,12 @@ class Attention(Mixer):
         x: Float[Tensor, "batch *grid dim"],
         mask: Bool[Tensor, "batch *grid"] | None = None,
         bias: Float[Tensor, "#batch #heads tokens tokens"] | None = None,
-    ) -> Float[Tensor, "batch *grid dim"]:
-        """Attends; `bias` is added to the scores of query (second last axis) and key (last axis) in raster order."""
+        queries: int | None = None,
+    ) -> Float[Tensor, "batch *kept dim"]:
+        """Attends; `bias` is added to the scores of query (second last axis) and key (last axis) in raster order.
+
+        With `queries`, only so many first tokens of a sequence attend, to all, and only theirs is returned.
+        """
         self.check_tokens(x, mask)
         grid = tuple(x.shape[1:-1])
         qkv = self.qkv(mask_tokens(x, mask)).unflatten(-1, (-1, self.head_dim))
@@ -137,12 +180,18 @@ class Attention(Mixer):
         attn_mask = score_mask(
             None if mask is None else mask.flatten(1), None if bias is None else bias.to(query.dtype), self.causal
         )
-        y = F.scaled_dot_product_attention(
-            *(part.flatten(1, -3).transpose(1, 2) for part in (query, key, value)),
-            attn_mask=attn_mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and attn_mask is None,
-            enable_gqa=self.num_heads != self.num_key_value_heads,
+        query, key, value = (part.flatten(1, -3).transpose(1, 2) for part in (query, key, value))
+        if queries is not None:
+            query, grid, mask = query[:, :, :queries], (queries,), None if mask is None else mask[:, :queries]
+            if attn_mask is not None and attn_mask.shape[-2] > 1:
+                attn_mask = attn_mask[..., :queries, :]
+        y = attend(
+            query,
+            key,
+            value,
+            attn_mask,
+            self.dropout if self.training else 0.0,
+            self.causal and attn_mask is None,
         )
         y = self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2)))
         return mask_tokens(unflatten_grid(y, grid), mask)

@@ -11,6 +11,7 @@ from quintet.core.encoder import Encoder, StagedEncoder, downsample_mask, drop_p
 from quintet.core.errors import QuintetError
 from quintet.core.feedforward import Mlp, SwiGLU
 from quintet.core.norm import LayerNorm, RMSNorm
+from quintet.core.position import RotaryPosition
 from quintet.core.ssm import MinGRU
 
 
@@ -101,6 +102,27 @@ def test_nothing_at_masked_tokens_reaches_outputs_or_gradients(placement):
     assert error(y[:1, :6], encoder(x[:1, :6])) < 1e-6
     y.square().sum().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("placement", ["pre", "post", "peri"])
+@pytest.mark.parametrize("mixer", [Attention, partial(Attention, causal=True, rotary=RotaryPosition), MinGRU])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_first_tokens_alone_are_the_first_of_all(placement, mixer, masked, checkpointing):
+    torch.manual_seed(0)
+    encoder = Encoder(32, 2, mixer, placement=placement, gradient_checkpointing=checkpointing)
+    x = torch.randn(3, 9, 32, requires_grad=True)
+    mask = torch.arange(9) < torch.tensor([[9], [5], [1]]) if masked else None
+    found, expected = encoder(x, mask, queries=2), encoder(x, mask)[:, :2]
+    assert error(found, expected) < 1e-6
+    slope = torch.randn_like(expected)
+    (own,), (other,) = (torch.autograd.grad(y, x, slope) for y in (found, expected))
+    assert error(own, other) < 1e-6
+
+
+def test_first_tokens_alone_take_their_rows_of_a_bias():
+    encoder, x, bias = Encoder(32, 2), torch.randn(2, 7, 32), torch.randn(2, 1, 7, 7)
+    assert error(encoder(x, bias=bias, queries=3), encoder(x, bias=bias)[:, :3]) < 1e-6
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory():

@@ -140,7 +140,7 @@ class ITransformer(Described, nn.Module):
         if covariates is not None:
             further, real = self.covariates(covariates)
             x, mask = torch.cat([x, further], dim=1), torch.cat([mask, real], dim=1)
-        x = self.head(self.encoder(self.dropout(x), mask)[:, :channels])
+        x = self.head(self.encoder(self.dropout(x), mask, queries=channels))
         return restore_window(x.unflatten(-1, (self.horizon, self.outputs)).transpose(1, 2), mean, std)
 
     def layer_groups(self) -> list[list[str]]:

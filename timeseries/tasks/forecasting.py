@@ -39,7 +39,7 @@ from ..metrics import (
     WeightedQuantileLoss,
 )
 from ..metrics.quantiles import pinball
-from ..models._shared import window_std
+from ..models._shared import complete, window_std
 from ..models.baselines import RidgeForecaster, seasonal_naive
 from ..pictures import SHOWN, error_by_step, forecast_panels
 from . import backtest, tables
@@ -248,12 +248,10 @@ class Forecaster(Task):
 
     def outputs(self, values: Tensor, calendar: Tensor | None, covariates: Covariates | None) -> Tensor:
         """What the network says of scaled windows, whatever it means."""
-        observed: Tensor | None = values.isfinite()
+        observed: Tensor | None = None
         # A graph that is exported cannot branch on data: it treats every window as one with gaps.
-        if not torch.compiler.is_exporting() and bool(observed.all()):
-            observed = None
-        else:
-            values = values.nan_to_num(0.0)
+        if torch.compiler.is_exporting() or not complete(values):
+            values, observed = values.nan_to_num(0.0), values.isfinite()
         if calendar is not None and not calendar.shape[-1]:
             calendar = None
         if calendar is not None and not getattr(self.network, "reads_future_calendar", False):
@@ -269,8 +267,10 @@ class Forecaster(Task):
         return outputs.sort(-1).values if self.quantiles else outputs
 
     def step(self, batch: Windows) -> ForecastStep:
-        # A channel of which a window shows nothing cannot be forecast: its targets count nowhere.
-        targets = batch.target.masked_fill(~batch.context.isfinite().any(1, keepdim=True), torch.nan)
+        targets = batch.target
+        if not complete(batch.context):
+            # A channel of which a window shows nothing cannot be forecast: its targets count nowhere.
+            targets = targets.masked_fill(~batch.context.isfinite().any(1, keepdim=True), torch.nan)
         if self.training and hasattr(self.network, "training_forecasts"):
             # A network that forecasts inside the context too learns from all of it, in units of its own.
             observed, further = batch.context.isfinite(), [batch.covariates] if self.takes else []
@@ -280,8 +280,8 @@ class Forecaster(Task):
         else:
             outputs = self.outputs(batch.context, batch.calendar, batch.covariates)
             predictions = self.read(batch.context, outputs)
-        counted = targets.isfinite()
-        known = targets.nan_to_num(0.0)
+        whole = complete(targets)
+        known = targets if whole else targets.nan_to_num(0.0)
         if self.head is not None:
             errors = self.head.loss(outputs, window_std(batch.context), known)
         elif self.quantiles:
@@ -289,7 +289,11 @@ class Forecaster(Task):
         else:
             errors = known - predictions.squeeze(-1)
             errors = errors.square() if self.loss == "mse" else errors.abs()
-        loss = errors.masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
+        if whole:
+            loss = errors.mean()
+        else:
+            counted = targets.isfinite()
+            loss = errors.masked_fill(~counted, 0.0).sum() / counted.sum().clamp(min=1)
         return ForecastStep(loss, predictions.detach(), targets, batch.seasonal_error)
 
     def on_fit_start(self) -> None:

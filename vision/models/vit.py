@@ -131,19 +131,23 @@ class VisionTransformer(Described, nn.Module):
             nn.init.trunc_normal_(getattr(self, token), std=0.02, a=-0.04, b=0.04)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.forward_head(self.forward_features(images))
+        # Of the last block the head sees the class token alone.
+        return self.forward_head(self.forward_features(images, tokens=1 if self.pooling == "token" else None))
 
     def forward_features(
-        self, images: Float[Tensor, "batch channels height width"]
+        self, images: Float[Tensor, "batch channels height width"], tokens: int | None = None
     ) -> Float[Tensor, "batch *tokens dim"]:
-        """The tokens after the last norm: (batch, tokens, dim), or (batch, rows, columns, dim) without prefix."""
+        """The tokens after the last norm: (batch, tokens, dim), or (batch, rows, columns, dim) without prefix.
+
+        `tokens` is a number of first tokens to which a sequence is cut, which spares the last block the others.
+        """
         check_images(images, self.in_channels)
         x = self.position(self.patch_embedding(images))
         if not self.prefix_tokens:
             # The convolution left channels-first strides, which the residual stream would keep and each layer copy.
-            return self.encoder(x.contiguous())
+            return self.encoder(x.contiguous(), queries=tokens)
         prefix = [getattr(self, token).expand(x.shape[0], -1, -1) for token in self.prefix_tokens]
-        return self.encoder(torch.cat([*prefix, x.flatten(1, 2)], dim=1))
+        return self.encoder(torch.cat([*prefix, x.flatten(1, 2)], dim=1), queries=tokens)
 
     def forward_head(self, features: Float[Tensor, "batch *tokens dim"]) -> Float[Tensor, "batch classes"]:
         """Pools the tokens of `forward_features` and classifies."""

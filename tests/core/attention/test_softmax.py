@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from quintet.core.attention import Attention
-from quintet.core.attention.softmax import score_mask
+from quintet.core.attention import Attention, softmax
+from quintet.core.attention.softmax import attend, score_mask
 from quintet.core.errors import QuintetError
 from quintet.core.norm import RMSNorm
 from quintet.core.position import RelativePositionBias, RotaryPosition
@@ -148,3 +148,28 @@ def test_relative_bias_decides_the_rank():
     layer = Attention(32, relative_bias=partial(RelativePositionBias, grid=(4, 4)))
     with pytest.raises(QuintetError, match=r"Attention takes tokens shaped \(batch, height, width, 32\)"):
         layer(torch.zeros(1, 4, 32))
+
+
+@pytest.mark.parametrize("keys", [1, 7, 16, 33])
+@pytest.mark.parametrize("masking", ["none", "tokens", "bias", "causal"])
+def test_attention_with_dropout_is_that_without_where_nothing_is_dropped(keys, masking, monkeypatch):
+    monkeypatch.setattr(softmax, "dropout", lambda x, rate: x)
+    queries = keys if masking == "causal" else 5
+    given = [torch.randn(2, heads, size, 8, requires_grad=True) for heads, size in ((4, queries), (2, keys), (2, keys))]
+    mask = {"tokens": torch.rand(2, 1, 1, keys) > 0.5, "bias": torch.randn(2, 4, queries, keys)}.get(masking)
+    if masking == "tokens":
+        mask[..., 0] = True
+    found, expected = (attend(*given, mask, rate, masking == "causal") for rate in (0.5, 0.0))
+    assert error(found, expected) < 1e-6
+    slope = torch.randn_like(expected)
+    for own, other in zip(torch.autograd.grad(found, given, slope), torch.autograd.grad(expected, given, slope)):
+        assert error(own, other) < 2e-6 or other.norm() < 1e-5  # of one key the slope of its score is 0
+
+
+@pytest.mark.parametrize("keys", [7, 33])
+def test_dropout_of_attention_weights_keeps_their_mean(keys):
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, keys, 4) for _ in range(3))
+    many = attend(*(part.expand(4000, -1, -1, -1) for part in (query, key, value)), None, 0.25)
+    deviation = many.std(0) / 4000**0.5
+    assert ((many.mean(0) - attend(query, key, value)[0]).abs() < 5 * deviation).all()

@@ -137,6 +137,13 @@ def test_gradients_agree_with_timm(tmp_path):
     assert relative_error(named["class_token"].grad, theirs.cls_token.grad) < 1e-4
 
 
+@pytest.mark.parametrize("registers", [0, 2])
+def test_the_class_token_alone_is_that_among_all(registers):
+    network = VisionTransformer(image_size=32, dim=32, depth=3, num_heads=2, num_classes=5, register_tokens=registers)
+    images = torch.randn(2, 3, 32, 48)
+    torch.testing.assert_close(network(images), network.forward_head(network.forward_features(images)))
+
+
 def test_a_head_of_another_size_is_left_as_initialised(tmp_path):
     torch.save(peer(img_size=32, depth=2).state_dict(), tmp_path / "weights.pth")
     report = load_weights(VisionTransformer(image_size=32, depth=2, num_classes=3), tmp_path / "weights.pth")
