@@ -12,9 +12,10 @@ import pandas as pd
 from ...core.errors import QuintetError, nearest
 from .examine import examine
 from .files import Given, Source, read
-from .gaps import refuse_unread, steps_between
+from .gaps import refuse_unread
 from .series import SeriesData
 from .stamps import find_time, shown
+from .whole import steps_between
 from .windows import SeriesDescription, WindowDataset
 
 LABEL_NAMES = ("label", "is_anomaly", "anomaly", "is_outlier", "outlier")

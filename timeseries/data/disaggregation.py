@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ from ...core.data import Draw, Fault
 from ...core.errors import QuintetError, nearest
 from .examine import Examination
 from .files import Given, Source, Wanted, read
-from .gaps import steps_between
-from .series import IN_PYTHON, SeriesData
+from .series import IN_PYTHON
 from .stamps import CALENDAR
+from .whole import WholeWindows
 from .windows import SeriesDescription, WindowDataset, Windows
 
 # Where in its cycle a stamp stands, a whole number of turns apart for the same place.
@@ -84,7 +84,7 @@ class ScoredOnce(Dataset):
         return batch
 
 
-class DisaggregationData(SeriesData):
+class DisaggregationData(WholeWindows):
     """The load of one or several households with that of their appliances, from the user's own file.
 
     A table has a column of stamps, one of the whole load and one for each appliance; see `SeriesData` for how it is
@@ -109,6 +109,11 @@ class DisaggregationData(SeriesData):
         QuintetError: from `setup`, where the file cannot be read the way it is meant, or is too short.
     """
 
+    short: ClassVar[tuple[str, str]] = (
+        "no window of {length} (data.length) with load and appliances",
+        "give a shorter data.length, change data.split, or measure the appliances",
+    )
+
     def __init__(
         self,
         path: Given,
@@ -121,31 +126,11 @@ class DisaggregationData(SeriesData):
         **series: Any,
     ) -> None:
         refuse_other_roles(series)
-        if length < 2:
-            raise QuintetError(f"data.length is {length}; a window has at least 2 rows")
-        if stride is not None and stride < 1:
-            raise QuintetError(f"data.stride is {stride}; give at least 1")
         target = None if appliances is None else [aggregate, *appliances]
         calendar = ["minute", "hour", "weekday", "month"] if calendar is None else calendar
-        # A window is the context and the target of a forecast together; where one ends plays no part here.
-        super().__init__(path, length // 2, length - length // 2, target=target, calendar=calendar, **series)
+        stride = max(1, length // 4) if stride is None else stride
+        super().__init__(path, length, stride, target=target, calendar=calendar, **series)
         self.aggregate, self._thresholds = aggregate, dict(thresholds or {})
-        self.stride = stride or max(1, length // 4)
-
-    @property
-    def length(self) -> int:
-        """Rows of a window."""
-        return self.context + self.horizon
-
-    @classmethod
-    def recognises(cls, path: Path) -> bool:
-        return False
-
-    def adopt(self, description: DisaggregationDescription) -> None:
-        own = self.constructor_arguments.get("length")
-        if own not in (None, description.length):
-            raise QuintetError(f"data.length={own}: this model was trained with data.length={description.length}")
-        super().adopt(description)
 
     # Reading
 
@@ -172,7 +157,7 @@ class DisaggregationData(SeriesData):
     @cached_property
     def examination(self) -> Examination:
         """The user's table, looked through once, the load first; faults are listed, not raised."""
-        found = SeriesData.examination.func(self)
+        found = WholeWindows.examination.func(self)
         if found.faults:
             return found
         order = [found.channels.index(self._described.channels[0] if self._described else self.aggregate)]
@@ -196,7 +181,7 @@ class DisaggregationData(SeriesData):
 
     @cached_property
     def _measured(self) -> DisaggregationDescription:
-        base = SeriesData._measured.func(self)
+        base = WholeWindows._measured.func(self)
         if self._calendar and not isinstance(self.usable().series[0].stamps, pd.DatetimeIndex):
             raise QuintetError("data.calendar needs dates, and these rows have none; give data.calendar=[]")
         train = self._training_rows()
@@ -220,44 +205,19 @@ class DisaggregationData(SeriesData):
         remedy = "name the columns to learn with data.appliances, or change data.split"
         return [Fault(fault.where, fault.what, remedy) for fault in faults]
 
-    def prepare(self, stages: tuple[str, ...]) -> None:
-        super().prepare(tuple(stage for stage in stages if stage != "predict"))
-        if "predict" in stages:
-            self.datasets["predict"] = self._everywhere()
-
     def _part(self, part: str) -> WindowDataset | ScoredOnce:
         dataset = super()._part(part)
         return ScoredOnce(dataset) if part != "train" and len(dataset) else dataset
 
-    def _places(self, part: str) -> tuple[np.ndarray, np.ndarray]:
-        chosen, positions = [], []
-        for number, (series, rows) in enumerate(zip(self.usable().series, self.rows, strict=True)):
-            starts = steps_between(*rows[part], self.length, self.stride if part == "train" else self.length)
-            # A window teaches and tests where load and an appliance were observed together.
-            observed = ~np.isnan(series.values)
-            seen = np.concatenate([[0], np.cumsum(observed[:, 0] & observed[:, 1:].any(1))])
-            starts = starts[seen[starts + self.length] > seen[starts]]
-            chosen.append(np.full(len(starts), number))
-            positions.append(starts + self.context)
-        return np.concatenate(chosen), np.concatenate(positions)
+    def teaches(self, values: np.ndarray) -> np.ndarray:
+        # A window teaches and tests where load and an appliance were observed together.
+        observed = ~np.isnan(values)
+        return observed[:, 0] & observed[:, 1:].any(1)
 
-    def _everywhere(self) -> WindowDataset:
-        """Windows over all rows of all series, which overlap by half."""
-        if self._described is None:
-            raise QuintetError("predicting needs a model's description: give ckpt_path, or data.adopt(description)")
-        chosen, positions = [], []
-        for number, series in enumerate(self.usable().series):
-            label = f"series '{series.name}'" if series.name else str(self.usable().where)
-            rows = len(series.values)
-            if rows < self.length:
-                raise QuintetError(f"{label} has {rows} rows; the model sees windows of {self.length}")
-            if np.isnan(series.values[:, 0]).all():
-                raise QuintetError(f"{label}: '{self.usable().channels[0]}' is empty; there is no load to take apart")
-            starts = steps_between(0, rows, self.length, self.length // 2)
-            chosen.append(np.full(len(starts), number))
-            positions.append(starts + self.context)
-        count = len(self.usable().series)
-        return self.windows(np.concatenate(chosen), np.concatenate(positions), [0] * count, self.horizon)
+    def check_windows(self, number: int, starts: np.ndarray) -> None:
+        if np.isnan(self.usable().series[number].values[:, 0]).all():
+            load = self.usable().channels[0]
+            raise QuintetError(f"{self.label(number)}: '{load}' is empty; there is no load to take apart")
 
     def _windowed(
         self, series: np.ndarray, positions: np.ndarray, trained: list[int], horizon: int, beyond: int = 0
@@ -268,15 +228,6 @@ class DisaggregationData(SeriesData):
             blocks = [cyclic_calendar(self.stamps(number, beyond), names) for number in range(count)]
             dataset.calendar = torch.from_numpy(np.concatenate(blocks)).contiguous()
         return dataset
-
-    def _short(self, part: str) -> Fault | None:
-        fault = super()._short(part)
-        if fault is None:
-            return None
-        number = max(range(len(self.rows)), key=lambda number: self.rows[number]["test"][1])
-        first, end = self.rows[number][part]
-        what = f"has {end - first} {part} rows, and no window of {self.length} (data.length) with load and appliances"
-        return Fault(fault.where, what, "give a shorter data.length, change data.split, or measure the appliances")
 
     def table(self) -> Table:
         page = super().table()

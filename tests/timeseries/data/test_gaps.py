@@ -5,7 +5,7 @@ import pytest
 
 from quintet.core.errors import QuintetError
 from quintet.timeseries import ImputationData
-from quintet.timeseries.data.gaps import steps_between
+from quintet.timeseries.data.whole import steps_between
 
 
 def ready(path, length=24, **arguments) -> ImputationData:
@@ -41,7 +41,7 @@ def test_the_last_window_is_flush_with_the_end():
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"length": 1}, "data.length is 1; a window to fill gaps in has at least 2 rows"),
+        ({"length": 1}, "data.length is 1; a window has at least 2 rows"),
         ({"calendar": ["hour"]}, "data.calendar: an imputer reads the target columns alone"),
         ({"length": 200}, "has 144 train rows, and one window takes 200"),
         ({"length": 60}, "has 48 val rows, and one window takes 60"),
