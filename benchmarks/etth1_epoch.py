@@ -119,9 +119,7 @@ def trainer_epoch(path: str, calendar: bool, cost: Cost) -> None:
     """The Trainer as a run has it, without what it writes and shows."""
     data, task = ready(path, calendar)
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=1, callbacks=[cost], gradient_clip_val=1.0, num_sanity_val_steps=0, **quiet
-    )
+    trainer = L.Trainer(accelerator="cpu", max_epochs=1, callbacks=[cost], num_sanity_val_steps=0, **quiet)
     trainer.fit(task, datamodule=data)
 
 
@@ -135,7 +133,6 @@ def bare_epoch(path: str, calendar: bool) -> Callable[[], None]:
         for batch in data.train_dataloader():
             optimizer.zero_grad()
             task.step(batch).loss.backward()
-            nn.utils.clip_grad_norm_(task.network.parameters(), 1.0)
             optimizer.step()
 
     return epoch
