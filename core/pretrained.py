@@ -130,6 +130,19 @@ class LoadReport:
         return "; ".join(parts)
 
 
+def stack_projections(state: StateDict, module: str = "mixer") -> StateDict:
+    """The `query`, `key` and `value` of each module of that name stacked into its `qkv`, as our attention has them."""
+    stacked = {}
+    for key, value in state.items():
+        part = re.search(rf"\.{module}\.(query|key|value)\.", key)
+        if part is None:
+            stacked[key] = value
+        elif part[1] == "query":
+            parts = [state[key.replace(".query.", f".{name}.")] for name in ("query", "key", "value")]
+            stacked[key.replace(".query.", ".qkv.")] = torch.cat(parts)
+    return stacked
+
+
 def load_weights(model: nn.Module, path: str | Path, accept_license: bool = False) -> LoadReport:
     """Loads a file of weights into a model, strictly, whatever known layout it is in.
 

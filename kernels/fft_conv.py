@@ -81,14 +81,14 @@ def _spectra(sequences: list[Tensor], kernel: Tensor, D: Tensor | None, size: in
     return list(torch.fft.rfft(rows).split(counts))
 
 
-# Ops of their own, because Inductor cannot fuse transforms, and the backward that autograd derives computes them on
-# complex sequences, at twice the cost.
-# Sequences come out as they were transformed, with time running fastest, and are not transposed in memory: the next
-# operation reads them once anyway.
 def _transformed(x: Tensor) -> Tensor:
+    """Room for sequences as they come out of a transform, with time running fastest: they are not transposed in memory,
+    because the next operation reads them once anyway."""
     return x.new_empty(x.mT.shape).mT
 
 
+# Ops of their own, because Inductor cannot fuse transforms, and the backward that autograd derives computes them on
+# complex sequences, at twice the cost.
 @operator("fft_conv", fake=lambda x, kernel, D: _transformed(x))
 def _convolve(x: Tensor, kernel: Tensor, D: Tensor | None) -> Tensor:
     if not x.numel():  # MKL refuses to transform nothing

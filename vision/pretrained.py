@@ -9,7 +9,7 @@ from math import isqrt
 
 import torch
 
-from ..core.pretrained import Layout, Source, StateDict
+from ..core.pretrained import Layout, Source, StateDict, stack_projections
 
 # Vision Transformer
 
@@ -108,15 +108,10 @@ SHI_LABS = Layout(
 
 
 def join_queries_keys_values(state: StateDict) -> StateDict:
-    """Stacks the three projections of each attention, and splits its block's two layer scales."""
+    """`stack_projections`, and the two layer scales of each block, which it holds in one tensor."""
     joined = {}
-    for key, value in state.items():
-        if key.endswith((".mixer.key.weight", ".mixer.key.bias", ".mixer.value.weight", ".mixer.value.bias")):
-            continue
-        if ".mixer.query." in key:
-            parts = [state[key.replace(".query.", f".{name}.")] for name in ("query", "key", "value")]
-            joined[key.replace(".query.", ".qkv.")] = torch.cat(parts)
-        elif key.endswith(".layer_scale_parameters"):
+    for key, value in stack_projections(state).items():
+        if key.endswith(".layer_scale_parameters"):
             for number, gamma in enumerate(value, start=1):
                 joined[key.replace("layer_scale_parameters", f"scale{number}.gamma")] = gamma
         else:

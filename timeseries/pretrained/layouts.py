@@ -6,26 +6,17 @@ Layouts: THUML_ITRANSFORMER (https://github.com/thuml/iTransformer, also of Time
 of them publishes weights; their users' files load.
 """
 
-import re
-
 import torch
 
-from ...core.pretrained import Layout, StateDict
+from ...core.pretrained import Layout, StateDict, stack_projections
 
 
 def join_queries_keys_values(state: StateDict) -> StateDict:
-    """Stacks the three projections of each attention, and drops the kernel axis of convolutions over one step."""
-    joined = {}
-    for key, value in state.items():
-        if re.search(r"\.mixer\.(key|value)\.", key):
-            continue
-        if ".mixer.query." in key:
-            parts = [state[key.replace(".query.", f".{name}.")] for name in ("query", "key", "value")]
-            key, value = key.replace(".query.", ".qkv."), torch.cat(parts)
-        elif ".feedforward." in key and value.dim() == 3:
-            value = value.squeeze(-1)
-        joined[key] = value
-    return joined
+    """`stack_projections`, and without the kernel axis of convolutions over one step."""
+    return {
+        key: value.squeeze(-1) if ".feedforward." in key and value.dim() == 3 else value
+        for key, value in stack_projections(state).items()
+    }
 
 
 THUML_ITRANSFORMER = Layout(

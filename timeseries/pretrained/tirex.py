@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...core.errors import QuintetError
-from ...core.pretrained import Layout, Source, StateDict, Terms, read_checkpoint
+from ...core.pretrained import Layout, Source, StateDict, Terms, read_checkpoint, stack_projections
 
 NXAI_TERMS = Terms(
     "NXAI Community License",
@@ -113,14 +113,7 @@ def tirex_arguments(path: Path) -> dict[str, Any]:
 
 def join_tirex2(state: StateDict) -> StateDict:
     """`join_slstm`; and queries, keys and values of each attention in one."""
-    joined = {}
-    for key, value in join_slstm(state).items():
-        if key.endswith(".attention.query.weight"):
-            parts = [state[key.replace(".query.", f".{name}.")] for name in ("query", "key", "value")]
-            joined[key.replace(".query.", ".qkv.")] = torch.cat(parts)
-        elif not re.search(r"\.attention\.(key|value)\.", key):
-            joined[key] = value
-    return joined
+    return stack_projections(join_slstm(state), "attention")
 
 
 TIREX2 = Layout(

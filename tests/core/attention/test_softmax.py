@@ -163,7 +163,8 @@ def test_attention_with_dropout_is_that_without_where_nothing_is_dropped(keys, m
     assert error(found, expected) < 1e-6
     slope = torch.randn_like(expected)
     for own, other in zip(torch.autograd.grad(found, given, slope), torch.autograd.grad(expected, given, slope)):
-        assert error(own, other) < 2e-6 or other.norm() < 1e-5  # of one key the slope of its score is 0
+        # Of one key the score has no slope: what is left is rounding.
+        assert (own - other).norm() < (1e-5 if keys == 1 else 2e-6 * other.norm())
 
 
 @pytest.mark.parametrize("keys", [7, 33])
