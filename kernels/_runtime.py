@@ -224,8 +224,7 @@ class Backends:
         Raises ValueError for an unknown backend, and for "triton" with inputs it cannot serve, saying why.
         """
         if backend is None:
-            on_cuda = any(isinstance(entry, Tensor) and entry.device.type == "cuda" for entry in inputs)
-            if self.triton is None or not on_cuda:
+            if self.triton is None or not any(isinstance(entry, Tensor) and entry.is_cuda for entry in inputs):
                 return self.torch
             reason = self.why_not_triton(*inputs, **settings)
             if reason is None:

@@ -57,7 +57,8 @@ def fft_conv_torch(
 
 def _widen(x: Tensor, kernel: Tensor, D: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     dtype = torch.promote_types(x.dtype, torch.float32)
-    return x.to(dtype), kernel.to(dtype), None if D is None else D.to(dtype)
+    x, kernel, D = (part if part is None or part.dtype is dtype else part.to(dtype) for part in (x, kernel, D))
+    return x, kernel, D
 
 
 def _transform_size(points: int) -> int:
@@ -70,14 +71,15 @@ def _spectra(sequences: list[Tensor], kernel: Tensor, D: Tensor | None, size: in
 
     One call, which shares the preparation, over rows padded here: what rfft does to pad takes as long as a third of it.
     """
-    counts = [*map(len, sequences), 1]
-    rows = kernel.new_zeros(sum(counts), len(kernel), size)
-    *places, of_kernel = rows.split(counts)
-    for place, x in zip(places, sequences):
-        place[..., : x.shape[1]] = x.mT
-    of_kernel[0, :, : kernel.shape[1]] = kernel
+    filled = [x.mT for x in sequences] + [kernel.unsqueeze(0)]
+    counts = [len(part) for part in filled]
+    rows = kernel.new_empty(sum(counts), len(kernel), size)
+    shortest = min(part.shape[2] for part in filled)
+    rows.narrow(2, shortest, size - shortest).zero_()
+    for row, part in zip(rows.split(counts), filled):
+        row.narrow(2, 0, part.shape[2]).copy_(part)
     if D is not None:
-        of_kernel[0, :, 0] += D
+        rows[-1, :, 0].add_(D)
     return list(torch.fft.rfft(rows).split(counts))
 
 
