@@ -123,13 +123,10 @@ def list_names(arguments: list[str]) -> None:
     """Prints the models, mixers, experiments or data modules whose names match a pattern."""
     from fnmatch import fnmatch
 
-    import torch
     from rich.console import Console
     from rich.table import Table
 
-    from .core import composition, registry
     from .core.errors import QuintetError, nearest
-    from .core.task import count_parameters
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     kinds = ("models", "mixers", "experiments", "data")
@@ -138,14 +135,20 @@ def list_names(arguments: list[str]) -> None:
         raise QuintetError(f"nothing to list is called '{kind}'; {nearest(kind, kinds)}")
     table = Table(title=f"{kind} matching {pattern}" if pattern != "*" else kind)
     if kind == "models":
+        import torch
+
+        from .core import registry
+
         for column in ("name", "parameters", "pretrained", "what"):
             table.add_column(column, justify="right" if column == "parameters" else "left")
         for name in registry.list_models(pattern):
             entry = registry.model_entry(name)
             with torch.device("meta"):
-                count = count_parameters(entry.build())
+                count = registry.count_parameters(entry.build())
             table.add_row(name, f"{count / 1e6:.2f} M", "\n".join(entry.pretrained) or "-", entry.summary)
     elif kind == "mixers":
+        from .core import registry
+
         for column in ("name", "grids", "causal", "streaming", "subquadratic", "what"):
             table.add_column(column)
         for name in registry.list_mixers(pattern):
@@ -156,6 +159,8 @@ def list_names(arguments: list[str]) -> None:
             ]
             table.add_row(name, *flags, (mixer.__doc__ or "").strip().split("\n")[0])
     else:
+        from .core import composition
+
         group = {"experiments": "experiment", "data": "data"}[kind]
         for column in ("name", "what"):
             table.add_column(column)

@@ -13,7 +13,8 @@ from rich.console import Console
 from .data import DataModule
 from .metrics_file import read_metrics
 from .pictures import learning_curves
-from .task import Task, count_parameters
+from .registry import count_parameters
+from .task import Task
 
 
 class Checkpoint(ModelCheckpoint):

@@ -130,6 +130,11 @@ def create_mixer(name: str, dim: int, **arguments: Any) -> Mixer:
     return mixer_class(name)(dim, **arguments)
 
 
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, learned or frozen."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def _load_domains() -> None:
     for domain in entry_points(group="quintet.domains"):
         domain.load()

@@ -420,8 +420,3 @@ def load_task(path: str | Path, trusted: Iterable[str] = ()) -> Task:
     task.origin = restore_origin(record)
     task.load_state_dict(checkpoint["state_dict"])
     return task.eval()
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of parameters, learned or frozen."""
-    return sum(parameter.numel() for parameter in module.parameters())

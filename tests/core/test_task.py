@@ -20,13 +20,13 @@ from torchmetrics.classification import MulticlassAccuracy
 from quintet.core.data import DataModule
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
+from quintet.core.registry import count_parameters
 from quintet.core.task import (
     RECORD,
     StepResult,
     Task,
     command,
     commands_of,
-    count_parameters,
     load_task,
     record_of,
 )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
-from ..covariates import ROLES
+from ..models.covariates import ROLES
 from .files import Source
 from .stamps import find_time, grid_of, infer_frequency, parse_stamps, shown
 

@@ -1,16 +1,38 @@
 """Covariates as features: numbers scaled by what the training rows say, words as one 0/1 feature a category."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..covariates import Covariate
 from .examine import Series
 
 MOST = 100  # categories of a column; more are names or numbers read as words
+
+
+@dataclass
+class Covariate:
+    """How a column that is not forecast becomes features: one of scaled numbers, or one of 0 and 1 for each category.
+
+    Args:
+        name: of the column.
+        mean: subtracted from its numbers, of the training rows.
+        std: by which they are then divided, of the training rows.
+        categories: what the training rows show, in order; empty for a column of numbers.
+    """
+
+    name: str
+    mean: float = 0.0
+    std: float = 1.0
+    categories: list[str] = field(default_factory=list)
+
+    @property
+    def features(self) -> int:
+        """How many features the column becomes."""
+        return len(self.categories) or 1
 
 
 def fitted(name: str, training: np.ndarray, words: Sequence[str] | None) -> Covariate:

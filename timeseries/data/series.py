@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ...core.data import DataModule, Fault
 from ...core.errors import QuintetError
-from ..covariates import ROLES
 from ..metrics.scores import seasonal_scales
+from ..models.covariates import ROLES
 from .examine import Duplicates, Examination, Reading, Series, examine
 from .features import features_of, fitted, unfit, unseen
 from .files import Given, Labels, Source, Wanted, files_in, format_of, read

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.data import Draw
-from ..covariates import ROLES, Covariate, Covariates
+from ..models.covariates import ROLES, Covariates
+from .features import Covariate
 
 
 @dataclass

@@ -22,8 +22,8 @@ from ...core.norm import LayerNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
 from .. import pretrained
-from ..covariates import Covariates
 from ._shared import check_context, check_num_heads, check_sequence_mixer, normalize_window, restore_window
+from .covariates import Covariates
 
 
 class CovariateTokens(nn.Module):

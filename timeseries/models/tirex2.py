@@ -23,10 +23,10 @@ from ...core.pretrained import Layout
 from ...core.registry import register_model
 from ...core.ssm import MLSTM, SLSTM
 from .. import pretrained
-from ..covariates import Covariates
 from . import _bands
 from ._patches import ResidualMlp, hide_patches, pad_time, patch_features
 from ._shared import check_sequence_mixer
+from .covariates import Covariates
 from .tirex import DECILES
 
 ACTIVATIONS = {"SiLU": nn.SiLU, "ReLU": nn.ReLU, "GELU": nn.GELU}

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -23,9 +22,7 @@ from ...core.pretrained import load_pretrained
 from ...core.registry import model_entry
 from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_backbone, name_of, sizes_in
-from ..covariates import Covariates
 from ..data import SeriesData, SeriesDescription, Windows
-from ..distributions import StudentT
 from ..metrics import (
     AbsoluteError,
     Coverage,
@@ -41,22 +38,18 @@ from ..metrics import (
 from ..metrics.quantiles import pinball
 from ..models._shared import complete, window_std
 from ..models.baselines import RidgeForecaster, seasonal_naive
+from ..models.covariates import Covariates
 from ..pictures import SHOWN, error_by_step, forecast_panels
-from . import backtest, tables
-from .backtest import MODEL
+from . import written
+from .backtest import BASELINES, MODEL
 from .deployment import deployable_forecaster
-from .panels import future_panels, panels_of
+from .distributions import StudentT
+from .panels import panels_of
 
 FITTED_AT_ONCE = 2048  # windows the ridge baseline takes in one go
 MEDIAN = 0.5
 DECILES = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 DISTRIBUTIONS = {"student_t": StudentT}
-
-
-def say_notes(data: SeriesData) -> None:
-    """Says what of the files was masked: a command has no table that would."""
-    for note in data.unseen:
-        Console(markup=False, soft_wrap=True).print(f"note: {note}", highlight=False)
 
 
 @dataclass
@@ -155,9 +148,9 @@ class Forecaster(Task):
         self.register_buffer("std", torch.tensor(known.std, dtype=torch.float64), persistent=False)
         self.point = self.quantiles.index(MEDIAN) if self.quantiles else 0
         self.baseline_metrics = nn.ModuleDict(
-            {name: self.point_metrics(0).clone(prefix="test/", postfix=f"_{name}") for name in backtest.BASELINES}
+            {name: self.point_metrics(0).clone(prefix="test/", postfix=f"_{name}") for name in BASELINES}
         )
-        points = {MODEL: self.point} | dict.fromkeys(backtest.BASELINES, 0)
+        points = {MODEL: self.point} | dict.fromkeys(BASELINES, 0)
         self.steps = nn.ModuleDict(
             {name: ErrorByStep(known.horizon, len(known.channels), point) for name, point in points.items()}
         )
@@ -354,7 +347,7 @@ class Forecaster(Task):
         outcome = self.outcome(batch)
         for window, (number, position) in enumerate(zip(batch.series.tolist(), batch.position.tolist(), strict=True)):
             panels += panels_of(self, data, outcome, window, number, position)
-        title = f"test windows {', '.join(f'{index + 1:,}' for index in chosen)} of {len(dataset):,}"
+        title = f"test windows {' · '.join(f'{index + 1:,}' for index in chosen)} of {len(dataset):,}"
         yield "forecasts", forecast_panels(panels[:SHOWN], title, self.quantiles)
         scaled = {name: errors.mean(1).numpy() for name, errors in self.step_errors.items()}
         yield "error_by_step", error_by_step(scaled, "mean absolute error [training std]")
@@ -410,8 +403,7 @@ class Forecaster(Task):
 
         Raises QuintetError for a horizon or level the model cannot give, and where a file would be overwritten.
         """
-        known = self.description
-        horizon = known.horizon if horizon is None else horizon
+        horizon = self.description.horizon if horizon is None else horizon
         most = self.longest_horizon()
         if not 1 <= horizon <= most:
             raise QuintetError(
@@ -419,34 +411,21 @@ class Forecaster(Task):
                 f"data.horizon={max(1, horizon)}"
             )
         levels = self.levels_of(quantiles)
-        table = Path(output) if output else folder / "forecast.csv"
-        picture = table.with_name(table.name.split(".")[0] + ".png")
-        tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
-        tables.refuse_existing([table, picture])
-        self.reach = horizon if horizon > known.horizon else None
-        with self._quantiles_of(levels) as given:
-            results: list[Forecasts] = trainer.predict(self, datamodule=data)
-            values = torch.cat([result.values for result in results])[:, :horizon]
-            kept = [given.index(level) for level in levels] or [self.point]
-            panels = future_panels(self, data, horizon)
-        numbers = [number for result in results for number in result.series]
-        stamps = [data.stamps(number, horizon)[-horizon:] for number in numbers]
-        tables.write_forecast(table, tables.layout_of(data, numbers), stamps, values[..., kept].numpy(), levels)
-        forecast_panels(panels, f"the {horizon} steps after the last stamp", given).savefig(picture, dpi=120)
-        say_notes(data)
-        return [table, picture]
+        self.reach = horizon if horizon > self.description.horizon else None
+        with self._quantiles_of(levels):
+            return written.future(self, data, trainer, folder, horizon, levels, output)
 
     @contextmanager
-    def _quantiles_of(self, levels: list[float]) -> Iterator[list[float]]:
-        """While it lasts, a distribution gives these levels and the median; yields what is forecast."""
+    def _quantiles_of(self, levels: list[float]) -> Iterator[None]:
+        """While it lasts, a distribution gives these levels and the median."""
         if self.head is None:
-            yield self.quantiles
+            yield
             return
         trained = self.quantiles, self.point, self.head
         self.quantiles = sorted({*levels, MEDIAN})
         self.point, self.head = self.quantiles.index(MEDIAN), self.distribution(self.quantiles).to(self.mean.device)
         try:
-            yield self.quantiles
+            yield
         finally:
             self.quantiles, self.point, self.head = trained
             self.head.to(self.mean.device)
@@ -495,34 +474,5 @@ class Forecaster(Task):
 
         Raises QuintetError where the rows do not suffice, and where a file would be overwritten.
         """
-        table = Path(output) if output else folder / "backtest.parquet"
-        scores = table.with_name(table.name.split(".")[0] + "_scores.csv")
-        pictures = [
-            table.with_name(f"{table.name.split('.')[0]}_{name}.png") for name in ("forecasts", "error_by_step")
-        ]
-        tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
-        tables.refuse_existing([table, scores, *pictures])
         self.to(trainer.strategy.root_device)
-        positions = backtest.cutoffs_of(data, self.description, cutoffs, step)
-        outcomes = backtest.outcomes_of(self, data, positions)
-        frame = backtest.frame_of(data, positions, outcomes, self.quantiles)
-        if table.suffix in tables.ARRAYS:
-            layout = tables.layout_of(data, range(len(positions)))
-            tables.write_dataset(table, backtest.arrays_of(frame, layout, self.quantiles))
-        else:
-            tables.write_frame(table, frame)
-        scored = backtest.scores_of(data, positions, outcomes, self.quantiles)
-        scored.to_csv(scores, index=False)
-        Console().print(backtest.summary(scored, cutoffs, len(positions)))
-        say_notes(data)
-        last = {name: values[:, -1] for name, values in outcomes.items()}
-        panels = [
-            panel
-            for number, places in enumerate(positions[:SHOWN].tolist())
-            for panel in panels_of(self, data, last, number, number, places[-1])
-        ]
-        total = len(positions) * len(self.description.channels)
-        title = "the last cutoff" + (f", the first {SHOWN} of {total}" if total > SHOWN else "")
-        forecast_panels(panels[:SHOWN], title, self.quantiles).savefig(pictures[0], dpi=120)
-        error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
-        return [table, scores, *pictures]
+        return written.backtest(self, data, folder, cutoffs, step, output)

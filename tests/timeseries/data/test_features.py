@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from quintet.timeseries.covariates import Covariate
-from quintet.timeseries.data.features import encoded, fitted, unfit, unseen
+from quintet.timeseries.data.features import Covariate, encoded, fitted, unfit, unseen
 
 NAN = np.nan
 

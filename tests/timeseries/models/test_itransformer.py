@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from quintet.core.attention import Attention, NeighborhoodAttention
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
-from quintet.core.registry import list_mixers, mixer_class
-from quintet.core.task import count_parameters
-from quintet.timeseries.covariates import Covariates
+from quintet.core.registry import count_parameters, list_mixers, mixer_class
 from quintet.timeseries.models import ITransformer
+from quintet.timeseries.models.covariates import Covariates
 
 L, H, D, HIDDEN, HEADS, DEPTH = 24, 12, 16, 20, 4, 2
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from quintet.core.attention import Attention, NeighborhoodAttention
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
-from quintet.core.registry import list_mixers, mixer_class
-from quintet.core.task import count_parameters
+from quintet.core.registry import count_parameters, list_mixers, mixer_class
 from quintet.timeseries.models import NILMFormer
 
 L, FEATURES, D, HEADS, DEPTH = 18, 6, 16, 4, 2

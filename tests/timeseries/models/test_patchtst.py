@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
-from quintet.core.registry import create_model, list_mixers, mixer_class
-from quintet.core.task import count_parameters
+from quintet.core.registry import count_parameters, create_model, list_mixers, mixer_class
 from quintet.timeseries.models import PatchTST
 from quintet.timeseries.models.patchtst import ResidualAttention, TokenBatchNorm
 

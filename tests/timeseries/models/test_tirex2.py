@@ -11,8 +11,8 @@ from torch import nn
 from quintet.core.attention import Attention, GatedLinearAttention
 from quintet.core.errors import QuintetError
 from quintet.core.registry import create_model
-from quintet.timeseries.covariates import Covariates
 from quintet.timeseries.models import TiRex2
+from quintet.timeseries.models.covariates import Covariates
 
 SMALL = {"patch_size": 4, "dim": 16, "recipe": ("mlstm", "slstm"), "num_heads": 2, "hidden_dim": 24}
 SMALL |= {"max_context": 32, "max_horizon": 16, "context": 18, "horizon": 6}

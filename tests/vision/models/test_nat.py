@@ -19,8 +19,7 @@ from quintet.core.described import build, description_of
 from quintet.core.errors import QuintetError
 from quintet.core.optim.parameter_groups import parameter_groups
 from quintet.core.pretrained import load_weights
-from quintet.core.registry import create_model
-from quintet.core.task import count_parameters
+from quintet.core.registry import count_parameters, create_model
 from quintet.vision.models import NeighborhoodAttentionTransformer
 from quintet.vision.models.nat import alternating_dilations
 

@@ -13,8 +13,7 @@ from quintet.core.attention import LinearAttention
 from quintet.core.described import build, description_of
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
-from quintet.core.registry import create_model, list_models, model_entry
-from quintet.core.task import count_parameters
+from quintet.core.registry import count_parameters, create_model, list_models, model_entry
 from quintet.vision.models import MixTransformer, SegFormerHead, SegmentationNetwork
 from quintet.vision.models.segformer import SpatialReductionAttention
 

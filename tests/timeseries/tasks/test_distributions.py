@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from quintet.timeseries.distributions import StudentT
+from quintet.timeseries.tasks.distributions import StudentT
 
 LEVELS = [0.01, 0.1, 0.5, 0.9, 0.99]
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import torch
 
-from quintet.timeseries.covariates import Covariate
 from quintet.timeseries.data import Covariates, SeriesDescription, Windows
+from quintet.timeseries.data.features import Covariate
 
 KNOWN = SeriesDescription(
     ["load"], ["MW"], [0.0], [1.0], 4, 3, "h", 24, [], "when", "", {"": "2024-01-01"},

@@ -1,0 +1,89 @@
+"""What the commands of a forecaster write: tables, arrays and pictures, none of which replaces another file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+import torch
+from rich.console import Console
+
+from ...core.task import Task
+from ..data import SeriesData
+from ..pictures import SHOWN, error_by_step, forecast_panels
+from . import backtest as backtests
+from . import tables
+from .panels import future_panels, panels_of
+
+
+def future(
+    task: Task,
+    data: SeriesData,
+    trainer: L.Trainer,
+    folder: Path,
+    horizon: int,
+    levels: Sequence[float],
+    output: str | None,
+) -> list[Path]:
+    """Forecasts of the steps after the last stamp of each series: a table or array, and a picture.
+
+    Raises QuintetError for an ending that names no kind of file, and where one would be overwritten.
+    """
+    table = Path(output) if output else folder / "forecast.csv"
+    picture = table.with_name(table.name.split(".")[0] + ".png")
+    tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
+    tables.refuse_existing([table, picture])
+    results = trainer.predict(task, datamodule=data)
+    values = torch.cat([result.values for result in results])[:, :horizon]
+    kept = [task.quantiles.index(level) for level in levels] or [task.point]
+    numbers = [number for result in results for number in result.series]
+    stamps = [data.stamps(number, horizon)[-horizon:] for number in numbers]
+    tables.write_forecast(table, tables.layout_of(data, numbers), stamps, values[..., kept].numpy(), levels)
+    panels = future_panels(task, data, horizon)
+    forecast_panels(panels, f"the {horizon} steps after the last stamp", task.quantiles).savefig(picture, dpi=120)
+    _say_notes(data)
+    return [table, picture]
+
+
+def backtest(
+    task: Task, data: SeriesData, folder: Path, cutoffs: int, step: int | None, output: str | None
+) -> list[Path]:
+    """Forecasts from moments of the past beside the baselines: tables or arrays, scores, and two pictures.
+
+    Raises QuintetError where the rows do not suffice, for an ending that names no kind of file, and where one would be
+    overwritten.
+    """
+    table = Path(output) if output else folder / "backtest.parquet"
+    stem = table.name.split(".")[0]
+    scores = table.with_name(f"{stem}_scores.csv")
+    pictures = [table.with_name(f"{stem}_{name}.png") for name in ("forecasts", "error_by_step")]
+    tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
+    tables.refuse_existing([table, scores, *pictures])
+    positions = backtests.cutoffs_of(data, task.description, cutoffs, step)
+    outcomes = backtests.outcomes_of(task, data, positions)
+    frame = backtests.frame_of(data, positions, outcomes, task.quantiles)
+    if table.suffix in tables.ARRAYS:
+        layout = tables.layout_of(data, range(len(positions)))
+        tables.write_dataset(table, backtests.arrays_of(frame, layout, task.quantiles))
+    else:
+        tables.write_frame(table, frame)
+    scored = backtests.scores_of(data, positions, outcomes, task.quantiles)
+    scored.to_csv(scores, index=False)
+    Console().print(backtests.summary(scored, cutoffs, len(positions)))
+    _say_notes(data)
+    last = {name: values[:, -1] for name, values in outcomes.items()}
+    panels = [
+        panel
+        for number, places in enumerate(positions[:SHOWN].tolist())
+        for panel in panels_of(task, data, last, number, number, places[-1])
+    ]
+    total = len(positions) * len(task.description.channels)
+    title = "the last cutoff" + (f", the first {SHOWN} of {total}" if total > SHOWN else "")
+    forecast_panels(panels[:SHOWN], title, task.quantiles).savefig(pictures[0], dpi=120)
+    error_by_step(backtests.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
+    return [table, scores, *pictures]
+
+
+def _say_notes(data: SeriesData) -> None:
+    """Says what of the files was masked: a command has no table that would."""
+    for note in data.unseen:
+        Console(markup=False, soft_wrap=True).print(f"note: {note}", highlight=False)
