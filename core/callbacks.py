@@ -40,6 +40,11 @@ class Checkpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
         )
 
+    @property
+    def state_key(self) -> str:
+        # By the file too: two that write every time are otherwise the same to Lightning.
+        return self._generate_state_key(name=self.filename, monitor=self.monitor, mode=self.mode)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")

@@ -68,6 +68,14 @@ def test_the_best_and_the_last_epoch_are_kept_under_their_names(tmp_path):
     assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+def test_without_a_metric_the_best_is_the_last(tmp_path):
+    run(tmp_path, Line(), Checkpoint("best"), Checkpoint("last"))
+    best, last = (torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
+    assert best["epoch"] == last["epoch"]
+    assert best["state_dict"].keys() == last["state_dict"].keys()
+    assert all(torch.equal(tensor, last["state_dict"][name]) for name, tensor in best["state_dict"].items())
+
+
 def test_the_largest_may_be_best(tmp_path):
     run(tmp_path, Line(), Checkpoint("best", monitor="val/loss", mode="max"))
     assert weight(tmp_path / "checkpoints" / "best.ckpt") == -2

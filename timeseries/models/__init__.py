@@ -2,6 +2,7 @@
 
 from .baselines import RidgeForecaster as RidgeForecaster
 from .baselines import seasonal_naive as seasonal_naive
+from .inception_time import InceptionTime as InceptionTime
 from .informer import Informer as Informer
 from .interpolation import last_value as last_value
 from .interpolation import linear_interpolation as linear_interpolation

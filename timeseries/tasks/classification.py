@@ -65,7 +65,7 @@ class SeriesClassifier(Task):
 
     def __init__(
         self,
-        backbone: str | Callable[..., nn.Module] = "patch_classifier",
+        backbone: str | Callable[..., nn.Module] = "inception_time",
         backbone_arguments: dict[str, Any] | None = None,
         mixer: Callable[[int], Mixer] | None = None,
         label_smoothing: float = 0.0,

@@ -38,7 +38,7 @@ def trained(tmp_path_factory, working_in):
     folder = tmp_path_factory.mktemp("classes")
     write_problem(folder)
     options = ["data.path=.", "run_dir=run", "trainer.max_epochs=15", "trainer.enable_progress_bar=false"]
-    options += ["trainer=cpu", "model.backbone_arguments={dim:16,depth:1,patch_size:4,stride:2}", "data.batch_size=8"]
+    options += ["trainer=cpu", "model.backbone_arguments={filters:4,depth:3}", "data.batch_size=8"]
     with working_in(folder):
         assert main(["fit", "experiment=timeseries/classify", *options]) == 0
     return folder
@@ -48,7 +48,7 @@ def built(folder, **arguments):
     data = LabelledSeries(folder)
     data.setup()
     torch.manual_seed(0)
-    task = SeriesClassifier(**{"backbone_arguments": SMALL} | arguments)
+    task = SeriesClassifier(**{"backbone": "patch_classifier", "backbone_arguments": SMALL} | arguments)
     task.adopt(data.description())
     return task.eval(), data
 
@@ -124,6 +124,10 @@ def test_balanced_weights(tmp_path):
         ({"label_smoothing": 1.0}, "model.label_smoothing is 1.0; it lies between 0 and 1"),
         ({"backbone": "itransformer", "backbone_arguments": {}}, "itransformer takes no"),
         ({"backbone_arguments": {"dept": 2}}, "patch_classifier takes no dept; nearest: depth"),
+        (
+            {"backbone": "inception_time", "backbone_arguments": {}, "mixer": GatedLinearAttention},
+            "inception_time takes no mixer; give a backbone that does, such as patch_classifier",
+        ),
         (
             {"backbone": partial(torch.nn.ReLU), "backbone_arguments": {}},
             "a classifier is called with channels and num",

@@ -1,0 +1,150 @@
+"""InceptionTime: stacked convolutions of several lengths, which classify series of any length.
+
+Paper: "InceptionTime: Finding AlexNet for Time Series Classification", arXiv 1909.04939.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ...core.described import Described
+from ...core.dropout import Dropout
+from ...core.errors import QuintetError
+from ...core.registry import register_model
+
+EVERY = 3  # modules from one shortcut to the next
+
+Mask = Bool[Tensor, "batch 1 time"]
+
+
+def _real(x: Tensor, mask: Mask | None, otherwise: float = 0.0) -> Tensor:
+    return x if mask is None else x.masked_fill(~mask, otherwise)
+
+
+class StepNorm(nn.BatchNorm1d):
+    """Batch normalization of each channel over all real steps of all series.
+
+    Paper: "Batch Normalization", arXiv 1502.03167.
+    """
+
+    def forward(
+        self, x: Float[Tensor, "batch channels time"], mask: Mask | None = None
+    ) -> Float[Tensor, "batch channels time"]:
+        if mask is None:
+            return super().forward(x)
+        steps, real = x.transpose(1, 2), mask.squeeze(1)
+        return torch.zeros_like(steps).masked_scatter(real.unsqueeze(-1), super().forward(steps[real])).transpose(1, 2)
+
+
+class InceptionModule(nn.Module):
+    """relu(norm([conv_k(W x) for each length k, W' max of 3 steps of x])), W x being narrower than x.
+
+    Convolutions are centred; one of an even length sees one step more ahead than behind.
+
+    Args:
+        channels: of x.
+        filters: of each convolution; their number plus 1 times as many channels come out.
+        lengths: steps that each convolution sees.
+    """
+
+    def __init__(self, channels: int, filters: int, lengths: Sequence[int]) -> None:
+        super().__init__()
+        self.lengths, narrow = tuple(lengths), filters if channels > 1 else 1
+        self.bottleneck = nn.Conv1d(channels, filters, 1, bias=False) if channels > 1 else nn.Identity()
+        self.convolutions = nn.ModuleList(nn.Conv1d(narrow, filters, length, bias=False) for length in lengths)
+        self.pooled = nn.Conv1d(channels, filters, 1, bias=False)
+        self.norm = StepNorm(filters * (len(lengths) + 1))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels time"], mask: Mask | None = None
+    ) -> Float[Tensor, "batch more time"]:
+        narrow = self.bottleneck(x)
+        highest = _real(F.max_pool1d(_real(x, mask, -torch.inf), 3, stride=1, padding=1), mask)
+        branches = [
+            convolve(F.pad(narrow, ((length - 1) // 2, length // 2)))
+            for convolve, length in zip(self.convolutions, self.lengths)
+        ]
+        branches.append(self.pooled(highest))
+        return _real(F.relu(self.norm(torch.cat(branches, 1), mask)), mask)
+
+
+class InceptionTime(Described, nn.Module):
+    """head(mean over real steps of `depth` Inception modules); every third adds a shortcut, relu(x + norm(W x')).
+
+    Steps beyond a series' own take no part; what is not observed counts as 0, the mean of the training series.
+
+    Args:
+        channels: of the series.
+        num_classes: number of classes.
+        filters: of each convolution; 4 times as many channels come out of a module.
+        depth: number of modules.
+        lengths: steps that the convolutions of a module see.
+        head_dropout: rate on the mean.
+
+    Raises QuintetError for series of other channels.
+    """
+
+    head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+
+    def __init__(
+        self,
+        channels: int = 1,
+        num_classes: int = 2,
+        filters: int = 32,
+        depth: int = 6,
+        lengths: Sequence[int] = (40, 20, 10),
+        head_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.channels, width = channels, filters * (len(lengths) + 1)
+        self.inceptions = nn.ModuleList(
+            InceptionModule(width if layer else channels, filters, lengths) for layer in range(depth)
+        )
+        before = [channels] + [width] * (depth // EVERY)
+        self.shortcuts = nn.ModuleList(nn.Conv1d(size, width, 1, bias=False) for size in before[: depth // EVERY])
+        self.shortcut_norms = nn.ModuleList(StepNorm(width) for _ in self.shortcuts)
+        self.head_dropout = Dropout(head_dropout)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(
+        self,
+        values: Float[Tensor, "batch time channels"],
+        observed: Bool[Tensor, "batch time channels"],
+        mask: Bool[Tensor, "batch time"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits.
+
+        Args:
+            values: of any length.
+            observed: True where `values` is a number that counts.
+            mask: True where a step is real.
+        """
+        if values.shape[-1] != self.channels:
+            raise QuintetError(f"this model takes {self.channels} channels; got values shaped {tuple(values.shape)}")
+        if mask is not None:
+            observed, mask = observed & mask.unsqueeze(-1), mask.unsqueeze(1)
+        x = residual = values.masked_fill(~observed, 0.0).transpose(1, 2)
+        for layer, inception in enumerate(self.inceptions):
+            x = inception(x, mask)
+            if layer % EVERY == EVERY - 1:
+                shortcut, norm = self.shortcuts[layer // EVERY], self.shortcut_norms[layer // EVERY]
+                x = residual = _real(F.relu(x + norm(shortcut(residual), mask)), mask)
+        mean = x.mean(-1) if mask is None else x.sum(-1) / mask.sum(-1).clamp(min=1)
+        return self.head(self.head_dropout(mean))
+
+    def layer_groups(self) -> list[list[str]]:
+        """Prefixes of parameter names, each module with the shortcut that ends there."""
+        groups = [[f"inceptions.{layer}"] for layer in range(len(self.inceptions))]
+        for number in range(len(self.shortcuts)):
+            groups[EVERY * (number + 1) - 1] += [f"shortcuts.{number}", f"shortcut_norms.{number}"]
+        return groups
+
+
+@register_model("timeseries/inception_time")
+def inception_time(**arguments: Any) -> InceptionTime:
+    """Classifier of series of any length: six Inception modules of convolutions over 40, 20 and 10 steps."""
+    return InceptionTime(**arguments)
