@@ -18,26 +18,28 @@ from ...core.registry import register_model
 
 EVERY = 3  # modules from one shortcut to the next
 
-Mask = Bool[Tensor, "batch 1 time"]
+# Series are images of one row: only of images does torch know the layout with channels last, in which a CPU convolves
+# and goes back two to three times faster.
+Steps = Float[Tensor, "batch channels 1 time"]
+Mask = Bool[Tensor, "batch 1 1 time"]
 
 
 def _real(x: Tensor, mask: Mask | None, otherwise: float = 0.0) -> Tensor:
     return x if mask is None else x.masked_fill(~mask, otherwise)
 
 
-class StepNorm(nn.BatchNorm1d):
+class StepNorm(nn.BatchNorm2d):
     """Batch normalization of each channel over all real steps of all series.
 
     Paper: "Batch Normalization", arXiv 1502.03167.
     """
 
-    def forward(
-        self, x: Float[Tensor, "batch channels time"], mask: Mask | None = None
-    ) -> Float[Tensor, "batch channels time"]:
+    def forward(self, x: Steps, mask: Mask | None = None) -> Steps:
         if mask is None:
             return super().forward(x)
-        steps, real = x.transpose(1, 2), mask.squeeze(1)
-        return torch.zeros_like(steps).masked_scatter(real.unsqueeze(-1), super().forward(steps[real])).transpose(1, 2)
+        steps, real = x.movedim(1, -1), mask.squeeze(1)
+        normalized = super().forward(steps[real].unsqueeze(-1).unsqueeze(-1)).flatten(1)
+        return torch.zeros_like(steps).masked_scatter(real.unsqueeze(-1), normalized).movedim(-1, 1)
 
 
 class InceptionModule(nn.Module):
@@ -54,16 +56,14 @@ class InceptionModule(nn.Module):
     def __init__(self, channels: int, filters: int, lengths: Sequence[int]) -> None:
         super().__init__()
         self.lengths, narrow = tuple(lengths), filters if channels > 1 else 1
-        self.bottleneck = nn.Conv1d(channels, filters, 1, bias=False) if channels > 1 else nn.Identity()
-        self.convolutions = nn.ModuleList(nn.Conv1d(narrow, filters, length, bias=False) for length in lengths)
-        self.pooled = nn.Conv1d(channels, filters, 1, bias=False)
+        self.bottleneck = nn.Conv2d(channels, filters, 1, bias=False) if channels > 1 else nn.Identity()
+        self.convolutions = nn.ModuleList(nn.Conv2d(narrow, filters, (1, length), bias=False) for length in lengths)
+        self.pooled = nn.Conv2d(channels, filters, 1, bias=False)
         self.norm = StepNorm(filters * (len(lengths) + 1))
 
-    def forward(
-        self, x: Float[Tensor, "batch channels time"], mask: Mask | None = None
-    ) -> Float[Tensor, "batch more time"]:
+    def forward(self, x: Steps, mask: Mask | None = None) -> Float[Tensor, "batch more 1 time"]:
         narrow = self.bottleneck(x)
-        highest = _real(F.max_pool1d(_real(x, mask, -torch.inf), 3, stride=1, padding=1), mask)
+        highest = _real(F.max_pool2d(_real(x, mask, -torch.inf), (1, 3), stride=1, padding=(0, 1)), mask)
         branches = [
             convolve(F.pad(narrow, ((length - 1) // 2, length // 2)))
             for convolve, length in zip(self.convolutions, self.lengths)
@@ -105,7 +105,7 @@ class InceptionTime(Described, nn.Module):
             InceptionModule(width if layer else channels, filters, lengths) for layer in range(depth)
         )
         before = [channels] + [width] * (depth // EVERY)
-        self.shortcuts = nn.ModuleList(nn.Conv1d(size, width, 1, bias=False) for size in before[: depth // EVERY])
+        self.shortcuts = nn.ModuleList(nn.Conv2d(size, width, 1, bias=False) for size in before[: depth // EVERY])
         self.shortcut_norms = nn.ModuleList(StepNorm(width) for _ in self.shortcuts)
         self.head_dropout = Dropout(head_dropout)
         self.head = nn.Linear(width, num_classes)
@@ -126,15 +126,15 @@ class InceptionTime(Described, nn.Module):
         if values.shape[-1] != self.channels:
             raise QuintetError(f"this model takes {self.channels} channels; got values shaped {tuple(values.shape)}")
         if mask is not None:
-            observed, mask = observed & mask.unsqueeze(-1), mask.unsqueeze(1)
-        x = residual = values.masked_fill(~observed, 0.0).transpose(1, 2)
+            observed, mask = observed & mask.unsqueeze(-1), mask[:, None, None]
+        x = residual = values.masked_fill(~observed, 0.0).transpose(1, 2).unsqueeze(2)
         for layer, inception in enumerate(self.inceptions):
             x = inception(x, mask)
             if layer % EVERY == EVERY - 1:
                 shortcut, norm = self.shortcuts[layer // EVERY], self.shortcut_norms[layer // EVERY]
                 x = residual = _real(F.relu(x + norm(shortcut(residual), mask)), mask)
         mean = x.mean(-1) if mask is None else x.sum(-1) / mask.sum(-1).clamp(min=1)
-        return self.head(self.head_dropout(mean))
+        return self.head(self.head_dropout(mean.squeeze(-1)))
 
     def layer_groups(self) -> list[list[str]]:
         """Prefixes of parameter names, each module with the shortcut that ends there."""

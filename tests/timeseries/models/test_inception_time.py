@@ -30,7 +30,8 @@ def unsettled(network: nn.Module) -> nn.Module:
 
 def correlate(x: Tensor, weight: Tensor) -> Tensor:
     """One convolution as sums over shifted steps; of an even length one more step is seen ahead than behind."""
-    length, steps = weight.shape[2], x.shape[2]
+    weight, steps = weight.squeeze(2), x.shape[2]
+    length = weight.shape[2]
     behind = (length - 1) // 2
     padded = torch.zeros(*x.shape[:2], steps + length - 1, dtype=x.dtype)
     padded[:, :, behind : behind + steps] = x
@@ -106,11 +107,14 @@ def test_a_series_is_classified_alike_in_any_company(lengths):
 
 def test_norms_count_real_steps_alone():
     norm = StepNorm(2).double()
-    x, mask = torch.randn(3, 2, 7, dtype=torch.float64), torch.arange(7) < torch.tensor([7, 2, 4])[:, None, None]
-    steps = x.transpose(1, 2)[mask.squeeze(1)]
+    x, mask = (
+        torch.randn(3, 2, 1, 7, dtype=torch.float64),
+        torch.arange(7) < torch.tensor([7, 2, 4])[:, None, None, None],
+    )
+    steps = x.movedim(1, -1)[mask.squeeze(1)]
     expected = (steps - steps.mean(0)) / (steps.var(0, correction=0) + norm.eps).sqrt()
     y = norm(x, mask)
-    assert torch.allclose(y.transpose(1, 2)[mask.squeeze(1)], expected)
+    assert torch.allclose(y.movedim(1, -1)[mask.squeeze(1)], expected)
     assert not y.masked_select(~mask).any()
     assert torch.allclose(norm.running_mean, 0.1 * steps.mean(0))
 
