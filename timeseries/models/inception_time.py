@@ -35,8 +35,8 @@ class StepNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: Steps, mask: Mask | None = None) -> Steps:
-        if mask is None:
-            return super().forward(x)
+        if mask is None or not self.training:
+            return _real(super().forward(x), mask)
         steps, real = x.movedim(1, -1), mask.squeeze(1)
         normalized = super().forward(steps[real].unsqueeze(-1).unsqueeze(-1)).flatten(1)
         return torch.zeros_like(steps).masked_scatter(real.unsqueeze(-1), normalized).movedim(-1, 1)

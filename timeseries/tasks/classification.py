@@ -20,6 +20,7 @@ from torchmetrics.classification import (
 )
 
 from ...core.errors import QuintetError
+from ...core.export import Deployable
 from ...core.mixer import Mixer
 from ...core.pictures import confusion_matrix
 from ...core.task import StepResult, Task, refuse_built
@@ -28,6 +29,7 @@ from ..data.classes import LabelledBatch, LabelledSeriesDescription
 from ..models.nearest_neighbor import NearestNeighbor
 from ..pictures.classes import CASES, ShownSeries, class_panels, series_panels
 from . import tables
+from .deployment import deployable_classifier
 
 NEIGHBOR = "nearest_neighbor"  # what the baseline is called beside the model
 
@@ -198,6 +200,10 @@ class SeriesClassifier(Task):
             yield "predictions", series_panels(right, names, known.classes, known.channels, "series classified right")
 
     # Prediction
+
+    def deployable(self) -> Deployable:
+        """From series in the user's own units to the probabilities of their classes."""
+        return deployable_classifier(self)
 
     def predict_step(self, batch: LabelledBatch, batch_index: int) -> SeriesClasses:
         return SeriesClasses(batch.index.tolist(), self(batch.values, batch.mask).float().softmax(1).cpu())

@@ -1,4 +1,4 @@
-"""What of a forecaster runs elsewhere: series in the user's own units in, forecasts in the same units out."""
+"""What of a forecaster or classifier runs elsewhere: series in the user's own units in, forecasts or classes out."""
 
 import torch
 from torch import Tensor, nn
@@ -60,3 +60,43 @@ def deployable_forecaster(task: Task) -> Deployable:
         about["calendar"] = known.calendar
     axes = {name: {0: "batch"} for name in example}
     return Deployable(DeployedForecaster(task), example, inputs(3), axes, ["forecast"], about)
+
+
+class DeployedClassifier(nn.Module):
+    """Scales whole series and gives the probabilities of their classes; what was not observed is NaN."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.register_buffer("mean", torch.tensor(task.description.mean, dtype=torch.float64))
+        self.register_buffer("std", torch.tensor(task.description.std, dtype=torch.float64))
+
+    def forward(self, values: Tensor) -> tuple[Tensor]:
+        scaled = ((values - self.mean) / self.std).float()
+        return (self.task(scaled).float().softmax(1),)
+
+
+def deployable_classifier(task: Task) -> Deployable:
+    """Examples of series for a classifier, those of one batch equally long, one of them with a gap."""
+    known, generator = task.description, torch.Generator().manual_seed(0)
+
+    def inputs(number: int, length: int) -> dict[str, Tensor]:
+        drawn = torch.randn(number, length, len(known.channels), generator=generator, dtype=torch.float64)
+        values = drawn * torch.tensor(known.std) + torch.tensor(known.mean)
+        values[1, : length // 2] = torch.nan
+        return {"values": values}
+
+    about = {
+        "inputs": {
+            "values": f"float64 (batch, time, {len(known.channels)}), in the series' own units, NaN where nothing was "
+            "observed; the series of a batch are equally long"
+        },
+        "outputs": {"probabilities": f"float32 (batch, {len(known.classes)})"},
+        "channels": known.channels,
+        "units": known.units,
+        "classes": known.classes,
+    }
+    axes = {"values": {0: "batch", 1: "time"}}
+    longest = max(known.longest, 2)
+    module, other = DeployedClassifier(task), inputs(3, longest + 3)
+    return Deployable(module, inputs(2, longest), other, axes, ["probabilities"], about)

@@ -40,10 +40,10 @@ from ..models._shared import complete, window_std
 from ..models.baselines import RidgeForecaster, seasonal_naive
 from ..models.covariates import Covariates
 from ..pictures import SHOWN, error_by_step, forecast_panels
-from . import written
 from .backtest import BASELINES, MODEL
 from .deployment import deployable_forecaster
 from .distributions import StudentT
+from .outputs import write_backtest, write_future
 from .panels import panels_of
 
 FITTED_AT_ONCE = 2048  # windows the ridge baseline takes in one go
@@ -413,7 +413,7 @@ class Forecaster(Task):
         levels = self.levels_of(quantiles)
         self.reach = horizon if horizon > self.description.horizon else None
         with self._quantiles_of(levels):
-            return written.future(self, data, trainer, folder, horizon, levels, output)
+            return write_future(self, data, trainer, folder, horizon, levels, output)
 
     @contextmanager
     def _quantiles_of(self, levels: list[float]) -> Iterator[None]:
@@ -475,4 +475,4 @@ class Forecaster(Task):
         Raises QuintetError where the rows do not suffice, and where a file would be overwritten.
         """
         self.to(trainer.strategy.root_device)
-        return written.backtest(self, data, folder, cutoffs, step, output)
+        return write_backtest(self, data, folder, cutoffs, step, output)

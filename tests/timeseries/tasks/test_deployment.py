@@ -1,9 +1,10 @@
-"""What is exported of a forecaster: the user's own units in and out, gaps and all."""
+"""What is exported of a forecaster or classifier: the user's own units in, gaps and all."""
 
 import pytest
 import torch
 
 from quintet.core.export import traced, verified
+from quintet.timeseries import LabelledSeriesDescription, SeriesClassifier
 from quintet.timeseries.data import SeriesDescription
 from quintet.timeseries.tasks import Forecaster
 
@@ -47,3 +48,29 @@ def test_a_forecaster_is_traced_for_any_batch_with_gaps_and_without():
     assert deployable.other["values"].isnan().any()
     assert not deployable.other["values"][:1].isnan().any()
     assert len(verified(deployable, lambda inputs: list(module(*inputs)))) == 3
+
+
+def classifier(backbone: str, **arguments) -> SeriesClassifier:
+    torch.manual_seed(0)
+    known = {"channels": ["x", "y"], "units": ["m", "m"], "mean": [1e3, -5.0], "std": [7.0, 0.1]}
+    task = SeriesClassifier(backbone, arguments)
+    task.adopt(LabelledSeriesDescription(**known, classes=["rest", "walk"], class_counts=[4, 4], longest=17))
+    return task.eval()
+
+
+@pytest.mark.compilation
+@pytest.mark.parametrize(
+    ("backbone", "arguments"), [("inception_time", {"filters": 3, "depth": 3}), ("patch_classifier", {"dim": 16})]
+)
+def test_a_classifier_is_traced_for_any_batch_and_length(backbone, arguments):
+    task = classifier(backbone, **arguments)
+    deployable = task.deployable()
+    program, note = traced(deployable)
+    assert note == ""
+    module = program.module()
+    assert deployable.other["values"].isnan().any()
+    assert len(verified(deployable, lambda inputs: list(module(*inputs)))) == 3
+    values = deployable.inputs["values"]
+    scaled = ((values - torch.tensor([1e3, -5.0])) / torch.tensor([7.0, 0.1])).float()
+    torch.testing.assert_close(module(values)[0], task(scaled).softmax(1), rtol=1e-4, atol=1e-5)
+    assert deployable.about["classes"] == ["rest", "walk"]

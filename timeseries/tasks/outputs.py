@@ -10,12 +10,11 @@ from rich.console import Console
 from ...core.task import Task
 from ..data import SeriesData
 from ..pictures import SHOWN, error_by_step, forecast_panels
-from . import backtest as backtests
-from . import tables
+from . import backtest, tables
 from .panels import future_panels, panels_of
 
 
-def future(
+def write_future(
     task: Task,
     data: SeriesData,
     trainer: L.Trainer,
@@ -44,7 +43,7 @@ def future(
     return [table, picture]
 
 
-def backtest(
+def write_backtest(
     task: Task, data: SeriesData, folder: Path, cutoffs: int, step: int | None, output: str | None
 ) -> list[Path]:
     """Forecasts from moments of the past beside the baselines: tables or arrays, scores, and two pictures.
@@ -58,17 +57,17 @@ def backtest(
     pictures = [table.with_name(f"{stem}_{name}.png") for name in ("forecasts", "error_by_step")]
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
     tables.refuse_existing([table, scores, *pictures])
-    positions = backtests.cutoffs_of(data, task.description, cutoffs, step)
-    outcomes = backtests.outcomes_of(task, data, positions)
-    frame = backtests.frame_of(data, positions, outcomes, task.quantiles)
+    positions = backtest.cutoffs_of(data, task.description, cutoffs, step)
+    outcomes = backtest.outcomes_of(task, data, positions)
+    frame = backtest.frame_of(data, positions, outcomes, task.quantiles)
     if table.suffix in tables.ARRAYS:
         layout = tables.layout_of(data, range(len(positions)))
-        tables.write_dataset(table, backtests.arrays_of(frame, layout, task.quantiles))
+        tables.write_dataset(table, backtest.arrays_of(frame, layout, task.quantiles))
     else:
         tables.write_frame(table, frame)
-    scored = backtests.scores_of(data, positions, outcomes, task.quantiles)
+    scored = backtest.scores_of(data, positions, outcomes, task.quantiles)
     scored.to_csv(scores, index=False)
-    Console().print(backtests.summary(scored, cutoffs, len(positions)))
+    Console().print(backtest.summary(scored, cutoffs, len(positions)))
     _say_notes(data)
     last = {name: values[:, -1] for name, values in outcomes.items()}
     panels = [
@@ -79,7 +78,7 @@ def backtest(
     total = len(positions) * len(task.description.channels)
     title = "the last cutoff" + (f", the first {SHOWN} of {total}" if total > SHOWN else "")
     forecast_panels(panels[:SHOWN], title, task.quantiles).savefig(pictures[0], dpi=120)
-    error_by_step(backtests.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
+    error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
     return [table, scores, *pictures]
 
 
