@@ -58,6 +58,9 @@ def _option_error(text: str) -> str:
         return f"{key}: {found[1]} is not what this option takes; give a class or a name"
     if found := re.search(r"[Uu]nrecognized arguments: (\S+)", text):
         return f"cannot read '{found[1]}': give all options as key=value, or all of them as --key value (quintet -h)"
+    if found := re.search(r"class_path '(?:[\w.]+\.)?(\w+)':\s+the following arguments are required: ([\w, ]+)", text):
+        remedy = "; add monitor=val/loss" if found[2] == "monitor" else ""
+        return f"{key}: {found[1]} needs {found[2]}{remedy}"
     expected = re.findall(r"(Expected an? [^\n]*?)(?:\.? Got value: ([^\n]*))?$", text, flags=re.MULTILINE)
     complaints = [
         line.strip(" -")

@@ -108,6 +108,10 @@ def test_mistakes_in_a_command(toy, capsys, typed, answer):
         ("data=points model=points", "data.root is needed: add data.root=VALUE"),
         ("experiment=points ckpt_path=last name=nothing", "ckpt_path=last: no run under runs/nothing"),
         ("experiment=points monitor=val/nothing", "val/nothing"),
+        (
+            "experiment=points monitor=null callbacks=early_stopping",
+            "EarlyStopping needs monitor; add monitor=",
+        ),
     ],
 )
 def test_mistakes_in_the_options_of_a_run(toy, capsys, typed, answer):
