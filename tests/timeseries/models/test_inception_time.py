@@ -30,35 +30,31 @@ def unsettled(network: nn.Module) -> nn.Module:
 
 def correlate(x: Tensor, weight: Tensor) -> Tensor:
     """One convolution as sums over shifted steps; of an even length one more step is seen ahead than behind."""
-    weight, steps = weight.squeeze(2), x.shape[2]
-    length = weight.shape[2]
+    weight = weight.flatten(2)
+    length, steps = weight.shape[2], x.shape[1]
     behind = (length - 1) // 2
-    padded = torch.zeros(*x.shape[:2], steps + length - 1, dtype=x.dtype)
-    padded[:, :, behind : behind + steps] = x
-    return sum(torch.einsum("oi,bit->bot", weight[:, :, at], padded[:, :, at : at + steps]) for at in range(length))
+    padded = torch.zeros(len(x), steps + length - 1, x.shape[2], dtype=x.dtype)
+    padded[:, behind : behind + steps] = x
+    return sum(padded[:, at : at + steps] @ weight[:, :, at].T for at in range(length))
 
 
 def normalize(x: Tensor, norm: nn.Module) -> Tensor:
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    return (x - norm.running_mean[:, None]) * scale[:, None] + norm.bias[:, None]
+    return (x - norm.running_mean) * norm.weight / (norm.running_var + norm.eps).sqrt() + norm.bias
 
 
 def by_hand(network: InceptionTime, values: Tensor) -> Tensor:
-    x = shortcut = values.transpose(1, 2)
+    x = shortcut = values
     for layer, module in enumerate(network.inceptions):
-        narrow = x if x.shape[1] == 1 else correlate(x, module.bottleneck.weight)
-        edge = torch.full_like(x[:, :, :1], -torch.inf)
-        wide = torch.cat([edge, x, edge], 2)
-        highest = torch.stack([wide[:, :, :-2], wide[:, :, 1:-1], wide[:, :, 2:]]).amax(0)
-        parts = [
-            *(correlate(narrow, one.weight) for one in module.convolutions),
-            correlate(highest, module.pooled.weight),
-        ]
-        x = normalize(torch.cat(parts, 1), module.norm).clamp(min=0)
+        narrow = x if x.shape[2] == 1 else x @ module.bottleneck.weight.T
+        edge = torch.full_like(x[:, :1], -torch.inf)
+        wide = torch.cat([edge, x, edge], 1)
+        highest = torch.stack([wide[:, :-2], wide[:, 1:-1], wide[:, 2:]]).amax(0)
+        parts = [correlate(narrow, one.weight) for one in module.convolutions] + [highest @ module.pooled.weight.T]
+        x = normalize(torch.cat(parts, 2), module.norm).clamp(min=0)
         if layer in (2, 5):
-            through = correlate(shortcut, network.shortcuts[layer // 3].weight)
+            through = shortcut @ network.shortcuts[layer // 3].weight.T
             x = shortcut = (x + normalize(through, network.shortcut_norms[layer // 3])).clamp(min=0)
-    return x.mean(2) @ network.head.weight.T + network.head.bias
+    return x.mean(1) @ network.head.weight.T + network.head.bias
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -105,18 +101,23 @@ def test_a_series_is_classified_alike_in_any_company(lengths):
         assert torch.allclose(alone[0], together[number], rtol=1e-9, atol=1e-11)
 
 
-def test_norms_count_real_steps_alone():
-    norm = StepNorm(2).double()
-    x, mask = (
-        torch.randn(3, 2, 1, 7, dtype=torch.float64),
-        torch.arange(7) < torch.tensor([7, 2, 4])[:, None, None, None],
+@pytest.mark.parametrize("lengths", [[7, 2, 4], [7, 7, 7]])
+def test_norms_count_real_steps_alone(lengths):
+    norm, plain = StepNorm(2).double(), nn.BatchNorm1d(2).double()
+    x = torch.randn(3, 7, 2, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(7) < torch.tensor(lengths)[:, None]
+    y, expected = norm(x, mask.unsqueeze(-1)), plain(x[mask])
+    assert torch.allclose(y[mask], expected)
+    assert not y[~mask].any()
+    assert torch.allclose(norm.running_mean, plain.running_mean)
+    assert torch.allclose(norm.running_var, plain.running_var)
+    assert norm.num_batches_tracked == 1
+    slope = torch.randn_like(y)
+    found, wanted = (
+        torch.autograd.grad((part * slope).sum(), x)[0]
+        for part in (y, torch.zeros_like(y).masked_scatter(mask.unsqueeze(-1), expected))
     )
-    steps = x.movedim(1, -1)[mask.squeeze(1)]
-    expected = (steps - steps.mean(0)) / (steps.var(0, correction=0) + norm.eps).sqrt()
-    y = norm(x, mask)
-    assert torch.allclose(y.movedim(1, -1)[mask.squeeze(1)], expected)
-    assert not y.masked_select(~mask).any()
-    assert torch.allclose(norm.running_mean, 0.1 * steps.mean(0))
+    assert torch.allclose(found, wanted)
 
 
 def test_what_is_not_observed_counts_as_zero():
