@@ -112,6 +112,19 @@ def test_importing_quintet_and_a_misspelt_command_cost_nothing():
     assert min(took) < 0.3
 
 
+LISTING = """
+import sys
+from quintet.cli import main
+assert main(["list", sys.argv[1]]) == 0
+print(*[name for name in ("torch", "lightning") if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(("kind", "needed"), [("experiments", []), ("mixers", ["torch"]), ("models", ["torch"])])
+def test_names_are_listed_without_what_only_training_needs(kind, needed):
+    assert python(LISTING, kind).splitlines()[-1].split() == needed
+
+
 def test_names_are_found_on_first_use_and_unknown_ones_refused():
     import quintet
     import quintet.core

@@ -58,6 +58,12 @@ def check_context(values: Tensor, context: int) -> None:
         )
 
 
+def check_channels(values: Tensor, channels: int) -> None:
+    """Raises QuintetError where series have another number of channels than a model was built for."""
+    if values.shape[-1] != channels:
+        raise QuintetError(f"this model takes {channels} channels; got values shaped {tuple(values.shape)}")
+
+
 def check_sequence_mixer(mixer: Mixer) -> None:
     """Raises QuintetError where a mixer does not take sequences."""
     if 1 not in mixer.grid_ranks:

@@ -14,42 +14,21 @@ from torch import Tensor, nn
 from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.errors import QuintetError
+from ...core.mixer import mask_tokens
+from ...core.norm import BatchNorm
 from ...core.registry import register_model
+from ._shared import check_channels
 
 EVERY = 3  # modules from one shortcut to the next
 
 Steps = Float[Tensor, "batch time channels"]
-Mask = Bool[Tensor, "batch time 1"]
-
-
-def _real(x: Tensor, mask: Mask | None, otherwise: float = 0.0) -> Tensor:
-    return x if mask is None else torch.where(mask, x, otherwise)
+Mask = Bool[Tensor, "batch time"]
 
 
 def _as_images(layer: Callable[[Tensor], Tensor], x: Steps) -> Float[Tensor, "batch steps filters"]:
     """A layer on series as images of one row: only of images does torch know the layout with channels last, in which a
     CPU convolves and goes back two to three times faster."""
     return layer(x.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
-
-
-class StepNorm(nn.BatchNorm1d):
-    """Batch normalization of each channel over all real steps of all series.
-
-    Paper: "Batch Normalization", arXiv 1502.03167.
-    """
-
-    def forward(self, x: Steps, mask: Mask | None = None) -> Steps:
-        if mask is None or not self.training:
-            return _real(super().forward(x.flatten(0, 1)).view_as(x), mask)
-        count = mask.sum()
-        mean = _real(x, mask).sum((0, 1)) / count
-        centred = _real(x - mean, mask)
-        variance = centred.square().sum((0, 1)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
-        return _real(centred * (self.weight * (variance + self.eps).rsqrt()) + self.bias, mask)
 
 
 class InceptionModule(nn.Module):
@@ -70,7 +49,7 @@ class InceptionModule(nn.Module):
         self.convolutions = nn.ModuleList(nn.Conv2d(narrow, filters, (1, length), bias=False) for length in lengths)
         self.pool = nn.MaxPool2d((1, 3), stride=1, padding=(0, 1))
         self.pooled = nn.Linear(channels, filters, bias=False)
-        self.norm = StepNorm(filters * (len(lengths) + 1))
+        self.norm = BatchNorm(filters * (len(lengths) + 1))
 
     def forward(self, x: Steps, mask: Mask | None = None) -> Float[Tensor, "batch time more"]:
         narrow = self.bottleneck(x)
@@ -78,8 +57,10 @@ class InceptionModule(nn.Module):
             _as_images(convolve, F.pad(narrow, (0, 0, (length - 1) // 2, length // 2)))
             for convolve, length in zip(self.convolutions, self.lengths)
         ]
-        branches.append(self.pooled(_real(_as_images(self.pool, _real(x, mask, -torch.inf)), mask)))
-        return _real(F.relu(self.norm(torch.cat(branches, -1), mask)), mask)
+        # Steps beyond the end are no competitors.
+        seen = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+        branches.append(self.pooled(mask_tokens(_as_images(self.pool, seen), mask)))
+        return mask_tokens(F.relu(self.norm(torch.cat(branches, -1), mask)), mask)
 
 
 class InceptionTime(Described, nn.Module):
@@ -95,7 +76,7 @@ class InceptionTime(Described, nn.Module):
         lengths: steps that the convolutions of a module see.
         head_dropout: rate on the mean.
 
-    Raises QuintetError for series of other channels.
+    Raises QuintetError for sizes below 1 and series of other channels.
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
@@ -110,13 +91,15 @@ class InceptionTime(Described, nn.Module):
         head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if min(filters, depth, *lengths) < 1 or not lengths:
+            raise QuintetError(f"filters={filters}, depth={depth}, lengths={list(lengths)}; each is at least 1")
         self.channels, width = channels, filters * (len(lengths) + 1)
         self.inceptions = nn.ModuleList(
             InceptionModule(width if layer else channels, filters, lengths) for layer in range(depth)
         )
         before = [channels] + [width] * (depth // EVERY)
         self.shortcuts = nn.ModuleList(nn.Linear(size, width, bias=False) for size in before[: depth // EVERY])
-        self.shortcut_norms = nn.ModuleList(StepNorm(width) for _ in self.shortcuts)
+        self.shortcut_norms = nn.ModuleList(BatchNorm(width) for _ in self.shortcuts)
         self.head_dropout = Dropout(head_dropout)
         self.head = nn.Linear(width, num_classes)
 
@@ -133,19 +116,16 @@ class InceptionTime(Described, nn.Module):
             observed: True where `values` is a number that counts.
             mask: True where a step is real.
         """
-        if values.shape[-1] != self.channels:
-            raise QuintetError(f"this model takes {self.channels} channels; got values shaped {tuple(values.shape)}")
+        check_channels(values, self.channels)
         if mask is not None and not torch.compiler.is_compiling() and mask.all():
-            mask = None  # series of one length need no masks, which would take half as long again
-        if mask is not None:
-            observed, mask = observed & mask.unsqueeze(-1), mask.unsqueeze(-1)
-        x = residual = torch.where(observed, values, 0.0)
+            mask = None  # series of one length need no masks, which would take twice as long
+        x = residual = mask_tokens(values.masked_fill(~observed, 0.0), mask)
         for layer, inception in enumerate(self.inceptions):
             x = inception(x, mask)
             if layer % EVERY == EVERY - 1:
                 shortcut, norm = self.shortcuts[layer // EVERY], self.shortcut_norms[layer // EVERY]
-                x = residual = _real(F.relu(x + norm(shortcut(residual), mask)), mask)
-        mean = x.mean(1) if mask is None else x.sum(1) / mask.sum(1).clamp(min=1)
+                x = residual = mask_tokens(F.relu(x + norm(shortcut(residual), mask)), mask)
+        mean = x.mean(1) if mask is None else x.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         return self.head(self.head_dropout(mean))
 
     def layer_groups(self) -> list[list[str]]:

@@ -15,7 +15,7 @@ from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
 from ...core.position import SinCosPosition
-from ._shared import check_num_heads, check_sequence_mixer
+from ._shared import check_channels, check_num_heads, check_sequence_mixer
 
 
 class PatchEncoder(nn.Module):
@@ -81,8 +81,7 @@ class PatchEncoder(nn.Module):
             observed: True where `values` is a number that counts.
             mask: True where a step is real; the padding comes last.
         """
-        if values.shape[-1] != self.channels:
-            raise QuintetError(f"this model takes {self.channels} channels; got values shaped {tuple(values.shape)}")
+        check_channels(values, self.channels)
         if mask is not None:
             observed = observed & mask.unsqueeze(-1)
         steps = torch.cat([values.masked_fill(~observed, 0.0), observed.to(values.dtype)], dim=-1)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from quintet.core.errors import QuintetError
+from quintet.core.norm import BatchNorm
 from quintet.core.registry import count_parameters, create_model
 from quintet.timeseries.models import InceptionTime
-from quintet.timeseries.models.inception_time import StepNorm
 
 
 def series(length: int = 21, channels: int = 2, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def series(length: int = 21, channels: int = 2, dtype: torch.dtype = torch.float
 def unsettled(network: nn.Module) -> nn.Module:
     """With statistics and weights of its norms that are no identity."""
     generator = torch.Generator().manual_seed(1)
-    for norm in (part for part in network.modules() if isinstance(part, StepNorm)):
+    for norm in (part for part in network.modules() if isinstance(part, BatchNorm)):
         for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
             tensor.normal_(generator=generator)
         norm.running_var.uniform_(0.5, 2.0, generator=generator)
@@ -101,25 +101,6 @@ def test_a_series_is_classified_alike_in_any_company(lengths):
         assert torch.allclose(alone[0], together[number], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("lengths", [[7, 2, 4], [7, 7, 7]])
-def test_norms_count_real_steps_alone(lengths):
-    norm, plain = StepNorm(2).double(), nn.BatchNorm1d(2).double()
-    x = torch.randn(3, 7, 2, dtype=torch.float64, requires_grad=True)
-    mask = torch.arange(7) < torch.tensor(lengths)[:, None]
-    y, expected = norm(x, mask.unsqueeze(-1)), plain(x[mask])
-    assert torch.allclose(y[mask], expected)
-    assert not y[~mask].any()
-    assert torch.allclose(norm.running_mean, plain.running_mean)
-    assert torch.allclose(norm.running_var, plain.running_var)
-    assert norm.num_batches_tracked == 1
-    slope = torch.randn_like(y)
-    found, wanted = (
-        torch.autograd.grad((part * slope).sum(), x)[0]
-        for part in (y, torch.zeros_like(y).masked_scatter(mask.unsqueeze(-1), expected))
-    )
-    assert torch.allclose(found, wanted)
-
-
 def test_what_is_not_observed_counts_as_zero():
     network = InceptionTime(2, 3, filters=4).eval()
     values, observed = series(dtype=torch.float32)
@@ -146,3 +127,9 @@ def test_one_step_is_enough():
 def test_other_channels_are_refused():
     with pytest.raises(QuintetError, match="this model takes 2 channels; got values shaped"):
         InceptionTime(2, 3, filters=2)(*series(channels=3))
+
+
+@pytest.mark.parametrize("sizes", [{"filters": 0}, {"depth": 0}, {"lengths": [8, 0]}, {"lengths": []}])
+def test_sizes_below_one_are_refused(sizes):
+    with pytest.raises(QuintetError, match="each is at least 1"):
+        InceptionTime(1, 2, **sizes)
