@@ -123,9 +123,9 @@ def list_names(arguments: list[str]) -> None:
     """Prints the models, mixers, experiments or data modules whose names match a pattern."""
     from fnmatch import fnmatch
 
-    from rich.console import Console
     from rich.table import Table
 
+    from .core.console import Console
     from .core.errors import QuintetError, nearest
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
@@ -175,8 +175,7 @@ def list_names(arguments: list[str]) -> None:
 
 def pull(arguments: list[str]) -> None:
     """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
-    from rich.console import Console
-
+    from .core.console import Console
     from .core.errors import QuintetError
     from .core.pretrained import find_weights, load_weights
     from .core.registry import model_entry
@@ -203,9 +202,9 @@ def inspect_data(arguments: list[str]) -> int:
 
     Pictures of the data go to the folder that `output` names, or to a new one below inspect/.
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from .core.console import Console
     from .core.errors import QuintetError
     from .core.runner import build_data
 
@@ -256,8 +255,7 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
 
 def show(arguments: list[str]) -> None:
     """Prints what a checkpoint says of itself."""
-    from rich.console import Console
-
+    from .core.console import Console
     from .core.errors import QuintetError
     from .core.show import show_checkpoint
 
@@ -269,8 +267,7 @@ def show(arguments: list[str]) -> None:
 
 def export(arguments: list[str]) -> None:
     """Writes the task of a checkpoint as one file that other programs run, and says how it was verified."""
-    from rich.console import Console
-
+    from .core.console import Console
     from .core.export import export_checkpoint
 
     path, trusted, options = _of_checkpoint("export", arguments)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -23,6 +22,7 @@ from rich.table import Table
 from ..kernels._runtime import INTERPRETING, TRITON_VERSION
 from ..kernels._spec import Cost, Measurement, OpSpec, benchmark, errors, list_specs
 from .bench_peers import Peer, peers_of
+from .console import Console
 from .errors import QuintetError, nearest
 from .run_folder import new_run_folder
 

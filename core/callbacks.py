@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheck
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from rich.console import Console
 
+from .console import Console
 from .data import DataModule
 from .metrics_file import read_metrics
 from .pictures import learning_curves

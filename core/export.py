@@ -8,7 +8,6 @@ only then given its name.
 import contextlib
 import importlib.util
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 from .composition import typed_options
 from .described import to_json
 from .errors import QuintetError, nearest
+from .files import refuse_existing, written_whole
 from .pretrained import read_checkpoint
 from .run_folder import new_output_folder, new_run_folder, run_folder_of
 
@@ -263,41 +263,10 @@ def _check_equal(state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> No
 # Files
 
 
-@contextlib.contextmanager
-def written_whole(path: Path, made: bool = False) -> Iterator[Path]:
-    """A file beside `path` to write; it gets its name when everything went well, and nothing is left otherwise.
-
-    `made` says that the folder was made for this file, and goes with it.
-
-    Raises QuintetError where `path` exists or cannot be written.
-    """
-    # The ending stays: torch.export and safetensors go by it.
-    partial = path.with_name(f".partial.{path.name}")
-    made = made or not path.parent.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        _check_free(path)
-        os.replace(partial, path)
-    except OSError as error:
-        raise QuintetError(f"cannot write {path} ({error.strerror or error}); give another output=FILE") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        if made:
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()  # empty where the file was not kept
-
-
 def _check_target(path: Path, kind: str) -> None:
     if path.suffix != ENDINGS[kind]:
         raise QuintetError(f"output={path}: files of format={kind} end in {ENDINGS[kind]}")
-    _check_free(path)
-
-
-def _check_free(path: Path) -> None:
-    if path.exists():
-        raise QuintetError(f"{path} exists and is not overwritten; give another output=FILE or remove it")
+    refuse_existing(path)
 
 
 def _new_file(checkpoint: str | Path, kind: str, name: str) -> Path:

@@ -16,12 +16,12 @@ from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from . import composition
 from .checkpoint_io import AtomicCheckpointIO
+from .console import Console
 from .data import DataModule
 from .described import check_trusted, packages_of
 from .errors import QuintetError, nearest

@@ -11,10 +11,10 @@ from pathlib import Path
 from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.table import Table
 
 from . import composition
+from .console import Console
 from .errors import QuintetError, one_line
 from .run_folder import RUN_FOLDER
 from .runner import check_types, composed, run_composed

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from rich.console import Console
 
+from ...core.console import Console
 from ...core.task import Task
 from ..data import SeriesData
 from ..pictures import SHOWN, error_by_step, forecast_panels

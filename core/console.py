@@ -1,0 +1,33 @@
+"""The console of every command: text that comes from data and files can neither move the cursor nor hide itself."""
+
+import unicodedata
+from collections.abc import Iterable
+
+import rich.console
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+
+def printable(text: str) -> str:
+    r"""Text with control characters, escape sequences and marks that turn its direction written out, as `\x1b`."""
+    return "".join(_written_out(character) for character in text)
+
+
+def _written_out(character: str) -> str:
+    if character in "\n\t" or character.isprintable() or character == "\u200d":  # the last joins parts of emoji
+        return character
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character.encode("ascii", "backslashreplace").decode("ascii")
+    return character
+
+
+class Console(rich.console.Console):
+    """A rich Console that writes control characters of what it is given out instead of sending them."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style, segment.control)
