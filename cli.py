@@ -28,8 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # Spinning OpenMP threads starve each other on small machines; it must be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # A user's own classes lie where the command is typed, as with `python -m`.
-    sys.path.insert(0, os.getcwd())
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(__doc__.strip())
         return 0
@@ -39,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quintet {__version__}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    _note_warnings()
     try:
         return _commands(verb, rest)(rest) or 0
     except KeyboardInterrupt:
@@ -48,10 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("QUINTET_DEBUG") == "1":
             raise
+        from .core.console import printable
         from .core.errors import one_line
 
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 1
+
+
+def _note_warnings() -> None:
+    """Prints what quintet itself warns of as one note, without the place in its code."""
+    import warnings
+
+    from .core.console import printable
+    from .core.errors import QuintetWarning
+
+    others = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, QuintetWarning):
+            print(f"note: {printable(str(message))}", file=sys.stderr)
+        else:
+            others(message, category, *place, **more)
+
+    warnings.showwarning = show
 
 
 def _commands(verb: str, rest: Sequence[str]) -> Any:
@@ -90,16 +108,26 @@ def run(verb: str, arguments: list[str]) -> int:
         return sweep(verb, [argument for argument in arguments if argument not in ("-m", "--multirun")], config_dir)
     if any(argument.startswith("--") and argument != "--cfg" for argument in arguments):
         from .core.errors import QuintetError
+        from .core.own_code import let_in_own_code
         from .core.runner import Runner
 
         if config_dir:
             raise QuintetError("--config-dir goes with options given as key=value, not with --config and --key value")
+        let_in_own_code([*arguments, *_configurations(arguments)])
         Runner(arguments=[verb, *arguments])
         return 0
     from .core.runner import run_composed
 
     run_composed(verb, [item for item in arguments if item != "--cfg"], config_dir, show="--cfg" in arguments)
     return 0
+
+
+def _configurations(arguments: list[str]) -> Iterator[str]:
+    """Text of the files that `--config` names; what cannot be read is complained of by the parser."""
+    for before, argument in zip(["", *arguments], arguments):
+        path = argument.split("=", 1)[1] if argument.startswith("--config=") else argument
+        if (before == "--config" or path != argument) and Path(path).is_file():
+            yield Path(path).read_text(encoding="utf-8", errors="replace")
 
 
 def _take_option(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
@@ -280,7 +308,9 @@ def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], di
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
     from .core.composition import parsed
     from .core.errors import QuintetError
+    from .core.own_code import let_in_own_code
     from .core.runner import find_checkpoint
+    from .core.trusted import check_trust
 
     options = {}
     for argument in arguments:
@@ -293,7 +323,10 @@ def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], di
     given, name, trusted = (options.pop(key, None) for key in ("ckpt_path", "name", "trust"))
     if not given:
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
-    return find_checkpoint(str(given), name or "run"), [trusted] if isinstance(trusted, str) else trusted or [], options
+    trusted = [trusted] if isinstance(trusted, str) else list(trusted or [])
+    check_trust(trusted)
+    let_in_own_code([], trusted)
+    return find_checkpoint(str(given), name or "run"), trusted, options
 
 
 def bench(arguments: list[str]) -> None:

@@ -5,11 +5,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from .errors import QuintetError
 from .pretrained import read_checkpoint
+from .records import RECORD
+from .sealing import digest_of
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -22,6 +25,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None:
             raise TypeError("AtomicCheckpointIO takes no storage_options")
         path = Path(path)
+        if RECORD in checkpoint:
+            # Here and not earlier: callbacks put other weights (an average of them) into what is saved.
+            checkpoint[RECORD]["digest"] = digest_of(checkpoint[RECORD], checkpoint["state_dict"])
         path.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder: a rename is atomic only within one file system. What a kill leaves is written over.
         partial = path.with_name(f".{path.name}.partial")
@@ -42,7 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
-        return read_checkpoint(path)
+        # What `quintet export` writes has no version of Lightning's, which Lightning asks every file for.
+        return {"pytorch-lightning_version": lightning.__version__} | read_checkpoint(path)
 
 
 def _os_error(error: BaseException | None) -> str | None:

@@ -4,6 +4,7 @@ Hydra's grammar is kept whole, with one kindness: `model.label_smoothing=0.1` ne
 list the argument, because every name is checked against the constructor it goes to.
 """
 
+import copy
 import importlib
 import inspect
 import re
@@ -26,6 +27,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from .errors import QuintetError, nearest
+from .records import arguments_of
+from .trusted import resolve
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RUN = "{run}"  # stands for the run folder until it is known
@@ -142,6 +145,63 @@ def typed_options(
     parser = ArgumentParser(exit_on_error=False)
     parser.add_method_arguments(owner, method, skip=set(skip))
     return parser.parse_object(dict(options)).as_dict()
+
+
+def replaced_arguments(
+    part: str, target: type, node: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint's node with the user's plain values set inside of its arguments, and whole arguments of the user's.
+
+    Args:
+        part: "model" or "data", for messages.
+        target: the class of the node.
+        node: class_path and init_args; stays as it is.
+        given: values by option, `root` or `backbone.dim`, as they were typed.
+    """
+    parser, whole, tree = ArgumentParser(exit_on_error=False), {}, {part: copy.deepcopy(dict(node))}
+    types, _ = arguments_of(target)
+    for option, value in given.items():
+        name = option.split(".")[0]
+        check_arguments(target, {name: class_path_form(value)}, part)
+        if name == option:
+            parser.add_argument(f"--{part}.{name}", type=types.get(name, Any), sub_configs=False)
+            whole[name] = class_path_form(value)
+        else:
+            set_value(tree, f"{part}.{option}", value)
+    if not whole:
+        return tree[part], {}
+    typed = parser.instantiate_classes(parser.parse_object({part: whole}))
+    return tree[part], {name: typed[f"{part}.{name}"] for name in whole}
+
+
+def refuse_changed(given: Mapping[str, Any], recorded: Mapping[str, Any] | None, trusted: Iterable[str] = ()) -> None:
+    """Raises QuintetError where an option was typed that a trained model decides on, with another value.
+
+    Args:
+        given: values by option, `data.image_size`, as they were typed.
+        recorded: the node of the data module that the model was trained with; its class lists such options as `fixed`.
+        trusted: packages whose classes the checkpoint may ask for.
+    """
+    if not recorded:
+        return
+    target = resolve(recorded["class_path"], trusted)
+    defaults = {parameter.name: parameter.default for parameter in _parameters(target)}
+    for option, value in given.items():
+        name = option.removeprefix("data.")
+        if name not in getattr(target, "fixed", ()) or name == option:
+            continue
+        trained = recorded.get("init_args", {}).get(name, defaults.get(name))
+        if _spelled(value) != _spelled(trained):
+            raise QuintetError(
+                f"{option}={value}: the model was trained with {option}={trained}, which its checkpoint keeps; "
+                "leave the option out, or train with it"
+            )
+
+
+def _spelled(value: Any) -> Any:
+    """A value in the one spelling of all that mean the same: 32 and (32, 32) of a size."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return values[:1] if len(values) == 2 and values[0] == values[1] else values
 
 
 def set_value(config: dict[str, Any], key: str, value: Any) -> None:

@@ -85,6 +85,8 @@ class DataModule(Described, L.LightningDataModule):
 
     files: ClassVar[str | None] = "root"
     """The argument that names the user's files; None for data that come with a library."""
+    fixed: ClassVar[frozenset[str]] = frozenset()
+    """Arguments that a trained model decides on: a checkpoint brings their values, and others are refused."""
 
     def __init__(self, *, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()

@@ -1,36 +1,26 @@
-"""Objects that remember how they were constructed, so that a checkpoint can say it and build them again.
+"""Objects that remember how they were constructed, so that a checkpoint can say it.
 
 A description is plain data: `{"class_path": "quintet.vision.models.nat.NeighborhoodAttentionTransformer", "init_args":
 {...}}`, the same form the command line uses, with `"partial": true` where a class waits for more arguments and
-`{"function": "torch.nn.functional.gelu"}` for a function. Building from a description imports only from packages that
-are trusted and calls only what is a class of layers, optimizers, data or metrics, so that a checkpoint cannot run code.
-What could not be built again is refused when it is described, not when the checkpoint is needed.
+`{"function": "torch.nn.functional.gelu"}` for a function. `records.build` makes objects of it again. What could not be
+built again is refused when it is described, not when the checkpoint is needed.
 """
 
 import functools
-import importlib
 import inspect
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
 
 from .errors import QuintetError
-
-TRUSTED_PACKAGES = ("quintet", "torch", "torchvision", "torchmetrics", "timm", "lightning")
-# Functions are narrower: those that compute layers or build models, not those that read, write, download or start.
-TRUSTED_FUNCTIONS = re.compile(
-    r"quintet\.(kernels|core\.(attention|convolution|feedforward|norm|position|ssm)|\w+\.models)\.[\w.]+"
-    r"|torch\.nn\.functional\.\w+|torch\.(relu|sigmoid|tanh|sin|exp)"
-)
+from .trusted import LIBRARIES, RESERVED, Describable, is_trusted, resolve
 
 
-class Described:
+class Described(Describable):
     """Base that records the arguments of the constructor; `description_of(instance)` writes them down."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "Described":
@@ -65,6 +55,8 @@ def description_of(value: Any, where: str = "") -> Any:
         items = [description_of(item, f"{where}[{index}]") for index, item in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, Mapping):
+        if taken := RESERVED & {key for key in value if isinstance(key, str)}:
+            raise QuintetError(f"argument '{where}' has the key '{min(taken)}', which in a checkpoint means an object")
         return {description_of(key, where): description_of(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, Described):
         return {"class_path": _path(type(value), where), "init_args": _named_arguments(value, where)}
@@ -127,37 +119,6 @@ def _settings_of(layer: nn.Module) -> dict[str, Any] | None:
     return settings if visible[0] == visible[1] else None
 
 
-def build(description: Any, trusted: Iterable[str] = ()) -> Any:
-    """Builds what `description_of` wrote down. `trusted` adds packages to those whose classes may be constructed."""
-    trusted = (*TRUSTED_PACKAGES, *trusted)
-    if isinstance(description, list | tuple):
-        return type(description)(build(item, trusted) for item in description)
-    if not isinstance(description, Mapping):
-        return description
-    if set(description) == {"function"}:
-        return _resolve(description["function"], trusted)
-    if "class_path" not in description:
-        return {key: build(item, trusted) for key, item in description.items()}
-    target = _target(description, trusted)
-    arguments = {key: build(item, trusted) for key, item in description.get("init_args", {}).items()}
-    return functools.partial(target, **arguments) if description.get("partial") else target(**arguments)
-
-
-def check_trusted(description: Any, trusted: Iterable[str] = ()) -> None:
-    """Raises QuintetError where a description names anything `build` would refuse; constructs nothing."""
-    trusted = (*TRUSTED_PACKAGES, *trusted)
-    if isinstance(description, list | tuple):
-        for item in description:
-            check_trusted(item, trusted)
-    elif isinstance(description, Mapping):
-        if set(description) == {"function"}:
-            _resolve(description["function"], trusted)
-        elif "class_path" in description:
-            _target(description, trusted)
-        for item in description.values():
-            check_trusted(item, trusted)
-
-
 def to_json(description: Any) -> str:
     """Plain data as JSON that `from_json` gives back as it is: tuples stay tuples, numbers stay numbers as keys."""
     return json.dumps(_tagged(description))
@@ -193,16 +154,8 @@ def packages_of(description: Any) -> set[str]:
     if not isinstance(description, Mapping):
         return set()
     paths = [description[key] for key in ("class_path", "function") if isinstance(description.get(key), str)]
-    own = {path.split(".")[0] for path in paths} - set(TRUSTED_PACKAGES)
+    own = {path.split(".")[0] for path in paths if not is_trusted(path)}
     return own | packages_of(list(description.values()))
-
-
-def _target(description: Mapping[str, Any], trusted: tuple[str, ...]) -> Any:
-    """What a description asks to call: a class, or for a partial also a function."""
-    target = _resolve(description["class_path"], trusted)
-    if not inspect.isclass(target) and not description.get("partial"):
-        raise QuintetError(f"the file asks to call {description['class_path']}, which is not a class")
-    return target
 
 
 def _path(target: Any, where: str) -> str:
@@ -211,7 +164,7 @@ def _path(target: Any, where: str) -> str:
     # torch's own functions say that they live in its C modules.
     for path in (f"{module}.{target.__qualname__}", f"torch.nn.functional.{name}", f"torch.{name}"):
         try:
-            if _resolve(path, (*TRUSTED_PACKAGES, path.split(".")[0])) is target:
+            if resolve(path, {path.split(".")[0]} - set(LIBRARIES)) is target:
                 return path
         except QuintetError:
             continue
@@ -219,28 +172,3 @@ def _path(target: Any, where: str) -> str:
         f"argument '{where}' is {target!r}, which a checkpoint could not find again; pass a class of layers, or a "
         "function, that a module defines under its own name"
     )
-
-
-def _resolve(path: str, trusted: tuple[str, ...]) -> Any:
-    """Imports the class or function at `path` if its package is trusted and it is of a kind worth constructing."""
-    package = str(path).split(".")[0]
-    if package not in trusted:
-        raise QuintetError(
-            f"the file asks for {path}, which is not part of quintet; if you trust that code, allow it with "
-            f"trust={package}"
-        )
-    module_path, _, name = path.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module_path), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise QuintetError(f"the file asks for {path}, which cannot be imported here: {error}") from None
-    if package not in TRUSTED_PACKAGES and (inspect.isclass(found) or inspect.isroutine(found)):
-        return found
-    if inspect.isclass(found) and issubclass(found, nn.Module | Optimizer | Described):
-        return found
-    if inspect.isroutine(found) and TRUSTED_FUNCTIONS.fullmatch(path):
-        # A module also shows what it imported for itself.
-        home = f"{found.__module__}.{name}"
-        if not home.startswith("quintet.") or TRUSTED_FUNCTIONS.fullmatch(home):
-            return found
-    raise QuintetError(f"the file asks for {path}, which is not a layer, model, optimizer, task or data module")

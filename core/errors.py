@@ -11,6 +11,10 @@ class QuintetError(Exception):
     """A mistake in the user's input or surroundings; the command line prints its message without a traceback."""
 
 
+class QuintetWarning(UserWarning):
+    """Something a person should know of their input that stops nothing; the command line prints it as one note."""
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """A half-sentence naming the choices that look most like `name`, or all where none does and they are few."""
     choices = sorted(choices)

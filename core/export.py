@@ -24,6 +24,7 @@ from .errors import QuintetError, nearest
 from .files import refuse_existing, written_whole
 from .pretrained import read_checkpoint
 from .run_folder import new_output_folder, new_run_folder, run_folder_of
+from .sealing import digest_of
 
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # what a format needs besides quintet itself
@@ -64,7 +65,8 @@ def export_checkpoint(
     Raises QuintetError for an option the task does not have, a format whose packages are missing, a file that exists,
     and a result that differs from the task's own.
     """
-    from .task import load_task, record_of
+    from .records import record_of
+    from .task import load_task
 
     options = dict(options)
     kind, output = options.pop("format", None), options.pop("output", None)
@@ -248,10 +250,11 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], record: Mapping[s
     """Writes weights with the record of their task; `load_task`, `pretrained=FILE` and every verb read it again."""
     from safetensors.torch import save_file
 
+    sealed = {**record, "digest": digest_of(record, state)}
     save_file(
         {key: value.detach().cpu().contiguous().clone() for key, value in state.items()},
         path,
-        metadata={"format": "pt", "quintet": to_json(record)},
+        metadata={"format": "pt", "quintet": to_json(sealed)},
     )
 
 

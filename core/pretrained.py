@@ -9,6 +9,8 @@ import hashlib
 import os
 import re
 import shutil
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -22,8 +24,9 @@ from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .described import from_json
-from .errors import QuintetError, nearest
+from .errors import QuintetError, QuintetWarning, nearest
 from .lora import merged_state
+from .sealing import check_seal
 
 StateDict = dict[str, Tensor]
 WEIGHT_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
@@ -221,8 +224,13 @@ def read_checkpoint(path: str | Path) -> dict:
                 names, about = file.keys(), file.metadata() or {}
                 content = {name: file.get_tensor(name) for name in names}
             # What `quintet export format=safetensors` writes is a checkpoint like those of training.
-            return {"state_dict": content, "quintet": from_json(about["quintet"])} if "quintet" in about else content
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            if "quintet" in about:
+                content = {"state_dict": content, "quintet": from_json(about["quintet"])}
+        else:
+            _check_archive(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except QuintetError:
+        raise
     except UnpicklingError as error:
         # torch says so in two quite different cases: the pickle names something unsafe, or it is no pickle at all.
         if unsafe := re.search(r"(?:GLOBAL|global) ([\w.]+)", str(error)):
@@ -235,7 +243,30 @@ def read_checkpoint(path: str | Path) -> dict:
         raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise QuintetError(f"{path} holds a {type(content).__name__}, not a state dict")
+    if "quintet" in content and not check_seal(
+        content["quintet"], content.get("state_dict"), path, path.stat().st_size
+    ):
+        warnings.warn(
+            f"{path} has no digest, so damage to it may go unnoticed: it was written by an older quintet",
+            QuintetWarning,
+            stacklevel=2,
+        )
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """Raises QuintetError for a zip file that is damaged or that torch.save did not write; torch checks no sums."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # torch.save compresses nothing and names nothing twice; what does can be a thousand times its own size.
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
+            sum(entry.file_size for entry in entries) > path.stat().st_size
+        ):
+            raise QuintetError(f"{path} is a compressed archive, which torch.save does not write")
+        if broken := archive.testzip():
+            raise QuintetError(f"{path} is damaged: {broken} in it does not have the sum that was written")
 
 
 def load_pretrained(

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,16 @@ from . import composition
 from .checkpoint_io import AtomicCheckpointIO
 from .console import Console
 from .data import DataModule
-from .described import check_trusted, packages_of
+from .described import packages_of
 from .errors import QuintetError, nearest
+from .own_code import let_in_own_code
 from .pretrained import read_checkpoint
+from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 from .report import write_report
 from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
 from .show import facts_of
-from .task import Task, commands_of, record_of, restore_description, restore_origin
+from .task import Task, commands_of, restored_task
+from .trusted import check_trust, resolve
 
 # jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
 # tensors are values.
@@ -68,20 +71,21 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     tree["trust"] = [tree["trust"]] if isinstance(tree["trust"], str) else tree["trust"]
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
+    check_trust(tree["trust"])
+    let_in_own_code(tree, tree["trust"])
+    objects: dict[str, Any] = {}
     if from_checkpoint:
         path = find_checkpoint(tree["ckpt_path"], name)
-        record = record_of(read_checkpoint(path), path)
-        check_trusted(record["task"], tree["trust"])
-        check_trusted(record.get("data"), tree["trust"])
-        tree |= {"model": record["task"], "data": record.get("data")}
-        if not tree["data"]:
-            raise QuintetError(f"{path} was trained without a quintet data module: choose one with data=GROUP")
+        objects = restored_objects(read_checkpoint(path), path, values, tree["trust"])
+        tree |= {"model": None, "data": None}
+    elif verb != "fit" and tree["ckpt_path"]:
+        path = find_checkpoint(tree["ckpt_path"], name)
+        _, typed = composition.split_values(overrides, ("data",))
+        composition.refuse_changed(typed, record_of(read_checkpoint(path), path).get("data"), tree["trust"])
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
-    for key, value in values.items():
-        composition.set_value(nodes, key, composition.class_path_form(value))
-    for key in ("model", "data"):
+    for key in ("model", "data") if not objects else ():
         if not nodes[key] or "class_path" not in nodes[key]:
             raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
         composition.check_options(nodes[key], key)
@@ -99,12 +103,36 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
         nodes["trainer"][key] = list(named.values())
     return {
         "seed_everything": tree["seed"],
-        **nodes,
+        **(nodes | objects),
         "ckpt_path": tree["ckpt_path"] and str(tree["ckpt_path"]),
         "name": name,
         "run_dir": run_dir,
         "trust": tree["trust"],
     }
+
+
+def restored_objects(
+    checkpoint: dict[str, Any], path: Path, values: Mapping[str, Any], trusted: Sequence[str]
+) -> dict[str, Any]:
+    """The task and the data module that a checkpoint describes, with the user's `model.*` and `data.*` in place.
+
+    They are built here and handed on as objects: nothing of a checkpoint is left for a library to resolve.
+    """
+    record = dict(record_of(checkpoint, path))
+    if not record.get("data"):
+        raise QuintetError(f"{path} was trained without a quintet data module: choose one with data=GROUP")
+    composition.refuse_changed(values, record["data"], trusted)
+    given: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
+    for key, value in values.items():
+        part, name = key.split(".", 1)
+        given[part][name] = value
+    whole = {}
+    for part, key in (("model", "task"), ("data", "data")):
+        target = resolve(record[key]["class_path"], trusted)
+        record[key], whole[part] = composition.replaced_arguments(part, target, record[key], given[part])
+    task = restored_task(checkpoint | {RECORD: record}, path, whole["model"], trusted)
+    data = restored(lambda: build_node(record["data"], DataModule, whole["data"], path, trusted), path, record)
+    return {"model": task, "data": data}
 
 
 def _needs_training(verb: str, model: dict[str, Any] | None) -> bool:
@@ -237,7 +265,7 @@ class Runner(LightningCLI):
                 raise QuintetError(
                     f"the checkpoint is of a {named}, the configuration builds a {type(self.model).__name__}"
                 )
-            description = restore_description(type(self.model), self.record)
+            description = restore_description(type(self.model).description_type, self.record)
             self.model.adopt(description, restoring=True)
             self.model.origin = restore_origin(self.record)
             self.datamodule.adopt(description)
@@ -384,6 +412,7 @@ def build_data(path: str, overrides: Sequence[str], config_dir: str | None = Non
     groups = chosen or composition.config_names("data", config_dir)
     for group in groups:
         config = composition.compose([f"data={group}"], config_dir)
+        let_in_own_code(str(config.data._target_))
         data_type = composition.import_class(config.data._target_, "data")
         if not chosen and not data_type.recognises(Path(path)):
             continue

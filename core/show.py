@@ -9,7 +9,7 @@ from rich.text import Text
 from torch import Tensor
 
 from .pretrained import read_checkpoint
-from .task import record_of
+from .records import record_of
 
 LISTED = 24  # items of a list that are written out
 LONGEST = 400  # characters of a value
@@ -75,8 +75,8 @@ def _training(checkpoint: Mapping[str, Any], record: Mapping[str, Any]) -> Itera
     versions = {"quintet": record["version"]} | training.get("versions", {})
     yield "with", ", ".join(f"{name} {version}" for name, version in versions.items())
     if origin := record.get("origin"):
-        yield "first weights", origin["weights"]
-        yield "licence", origin["licence"] or "the file does not say"
+        yield "first weights", origin.get("weights", "")
+        yield "licence", origin.get("licence") or "the file does not say"
     else:
         yield "licence", "its weights come from this training alone: that of its data"
 

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,14 +24,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 
 from .data import DataModule
-from .described import Described, build, description_of
+from .described import Described, description_of
 from .errors import QuintetError, nearest
 from .export import Deployable
 from .lora import adapt
 from .optim.parameter_groups import parameter_groups
 from .pretrained import LoadReport, read_checkpoint
-
-RECORD = "quintet"  # the key of a checkpoint under which a task describes itself
+from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 
 
 @dataclasses.dataclass
@@ -354,7 +353,7 @@ class Task(Described, L.LightningModule):
         name = record["task"]["class_path"].rsplit(".", 1)[-1]
         if name != type(self).__name__:
             raise QuintetError(f"the checkpoint is of a {name}, this run builds a {type(self).__name__}")
-        trained = restore_description(type(self), record)
+        trained = restore_description(type(self).description_type, record)
         if self.description not in (None, trained):
             known, found = dataclasses.asdict(trained), dataclasses.asdict(self.description)
             differing = [name for name in known if known[name] != found[name]]
@@ -366,16 +365,21 @@ class Task(Described, L.LightningModule):
         self.origin = restore_origin(record)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        if strict:
+            self.check_fits(state_dict)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def check_fits(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Raises QuintetError where weights have other names or shapes than this task's."""
         own = self.state_dict()
         differing = [key for key in own if key not in state_dict or state_dict[key].shape != own[key].shape]
         surplus = [key for key in state_dict if key not in own]
-        if strict and (differing or surplus):
+        if differing or surplus:
             first = (differing + surplus)[0]
             raise QuintetError(
                 f"the checkpoint is of another model: {len(differing)} tensors missing or of another shape, "
                 f"{len(surplus)} unexpected (first: {first}); give the model it was trained with, or leave `model` out"
             )
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 def refuse_built(network: Any, what: str) -> None:
@@ -387,24 +391,6 @@ def refuse_built(network: Any, what: str) -> None:
         )
 
 
-def record_of(checkpoint: dict[str, Any], where: str | Path) -> dict[str, Any]:
-    """The part of a checkpoint in which a task describes itself. Raises QuintetError where there is none."""
-    if RECORD not in checkpoint:
-        raise QuintetError(f"{where} was not written by quintet; load its weights with model.pretrained=FILE instead")
-    return checkpoint[RECORD]
-
-
-def restore_origin(record: dict[str, Any]) -> LoadReport | None:
-    """Where the first weights of a task came from and under which licence, None where they were random."""
-    origin = record.get("origin")
-    return origin and LoadReport(origin["weights"], licence=origin["licence"])
-
-
-def restore_description(task_type: type[Task], record: dict[str, Any]) -> Any:
-    """The description of the data a task was trained on, as the dataclass its type expects."""
-    return task_type.description_type(**record["description"])
-
-
 def load_task(path: str | Path, trusted: Iterable[str] = ()) -> Task:
     """Builds the task a checkpoint describes, with its weights, ready to predict; needs nothing but the file.
 
@@ -412,11 +398,35 @@ def load_task(path: str | Path, trusted: Iterable[str] = ()) -> Task:
     damaged, unsafe or not quintet's.
     """
     checkpoint = read_checkpoint(path)
-    record = record_of(checkpoint, path)
-    task = build(record["task"], trusted)
-    if not isinstance(task, Task):
-        raise QuintetError(f"{path} describes a {type(task).__name__}, not a task")
-    task.adopt(restore_description(type(task), record), restoring=True)
+    return restored_task(checkpoint, path, trusted=trusted).eval()
+
+
+def restored_task(
+    checkpoint: Mapping[str, Any],
+    where: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    trusted: Iterable[str] = (),
+) -> Task:
+    """The task that the content of a checkpoint describes, with its weights; `overrides` replace its arguments.
+
+    Raises QuintetError for a record that is damaged, asks for what is not trusted, or does not fit its weights.
+    """
+    record, trusted = record_of(checkpoint, where), tuple(trusted)
+
+    def make() -> Task:
+        task = build_node(record["task"], Task, overrides or {}, where, trusted)
+        task.adopt(restore_description(type(task).description_type, record, where), restoring=True)
+        return task
+
+    # On paper first: sizes that a damaged record asks for could take all memory before they were seen not to fit.
+    try:
+        with torch.device("meta"):
+            paper = make()
+    except Exception:  # some networks are built from tables of numbers; what is wrong with others is said below
+        paper = None
+    if paper is not None:
+        paper.check_fits(checkpoint["state_dict"])
+    task = restored(make, where, record)
     task.origin = restore_origin(record)
     task.load_state_dict(checkpoint["state_dict"])
-    return task.eval()
+    return task

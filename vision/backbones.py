@@ -17,7 +17,7 @@ from ..core.pretrained import LoadReport, load_pretrained
 from ..core.registry import model_entry
 from .models.decoders import Decoder, SegFormerHead
 from .models.segmentation import FeaturePyramid, SegmentationNetwork, with_pyramid
-from .models.timm_maps import TimmMaps
+from .models.timm_maps import TimmMaps, refuse_loading
 
 TIMM = "timm:"
 
@@ -197,6 +197,7 @@ def _build_timm(backbone: str, num_classes: int, in_channels: int, arguments: Ma
     import timm
 
     name = backbone.removeprefix(TIMM)
+    refuse_loading(name, arguments)
     if "mixer" in arguments:
         raise QuintetError(f"{backbone} takes no mixer; give a registered backbone, such as nat_mini")
     # Only models of the installed library: timm's other kinds of names fetch a configuration from elsewhere.

@@ -418,6 +418,7 @@ def test_a_record_that_names_what_runs_commands_is_refused(toy, toy_run, monkeyp
         monkeypatch.setattr(module, name, lambda *arguments, **keywords: ran.append(arguments))
     content = torch.load(toy_run / "checkpoints" / "best.ckpt", weights_only=True)
     change(content[RECORD])
+    del content[RECORD]["digest"]
     torch.save(content, toy / "evil.ckpt")
     assert main(["test", "ckpt_path=evil.ckpt", TRUST]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
@@ -428,7 +429,7 @@ def test_a_record_that_names_what_runs_commands_is_refused(toy, toy_run, monkeyp
 
 def test_a_checkpoint_without_data_asks_for_some(toy, toy_run, capsys):
     content = torch.load(toy_run / "checkpoints" / "best.ckpt", weights_only=True)
-    del content[RECORD]["data"]
+    del content[RECORD]["data"], content[RECORD]["digest"]
     torch.save(content, toy / "bare.ckpt")
     assert main(["test", "ckpt_path=bare.ckpt", TRUST]) == 1
     assert "was trained without a quintet data module: choose one with data=GROUP" in capsys.readouterr().err

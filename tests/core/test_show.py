@@ -16,6 +16,7 @@ def checkpoint(toy, toy_run):
 
 def changed(checkpoint, toy, **record):
     content = torch.load(checkpoint, weights_only=True)
+    del content[RECORD]["digest"]
     content[RECORD] |= record
     torch.save(content, toy / "changed.ckpt")
     return toy / "changed.ckpt"
@@ -77,7 +78,7 @@ def test_where_the_first_weights_came_from_is_said_with_their_licence(checkpoint
 
 def test_a_checkpoint_of_an_earlier_quintet_is_shown_too(checkpoint, toy):
     content = torch.load(checkpoint, weights_only=True)
-    del content[RECORD]["training"]
+    del content[RECORD]["training"], content[RECORD]["digest"]
     torch.save(content, toy / "old.ckpt")
     facts = dict(facts_of(toy / "old.ckpt"))
     assert facts["trained"].startswith(f"{content['epoch'] + 1} epochs, ")

@@ -353,6 +353,7 @@ def checkpoint(tmp_path):
 def edited(path, change):
     content = torch.load(path, weights_only=True)
     change(content)
+    content.get(RECORD, {}).pop("digest", None)
     torch.save(content, path)
     return path
 

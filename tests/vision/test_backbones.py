@@ -12,10 +12,11 @@ from torch import nn
 
 from quintet.core.attention import Attention
 from quintet.core.data import DataModule
-from quintet.core.described import build, description_of
+from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
 from quintet.core.pretrained import load_weights
+from quintet.core.records import build
 from quintet.core.task import Task
 from quintet.vision import ImageClassifier
 from quintet.vision.backbones import build_backbone, head_keys_of, layer_groups_of, load_backbone

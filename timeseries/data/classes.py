@@ -40,6 +40,11 @@ class LabelledSeriesDescription:
         longest: steps of the longest training series.
     """
 
+    together: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("channels", "units", "mean", "std"),
+        ("classes", "class_counts"),
+    )
+
     channels: list[str]
     units: list[str]
     mean: list[float]
@@ -115,6 +120,7 @@ class LabelledSeries(DataModule):
     """
 
     files: ClassVar[str | None] = "path"
+    fixed: ClassVar[frozenset[str]] = frozenset({"target", "scale"})
 
     def __init__(
         self,

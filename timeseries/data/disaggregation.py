@@ -114,6 +114,8 @@ class DisaggregationData(WholeWindows):
         "give a shorter data.length, change data.split, or measure the appliances",
     )
 
+    fixed: ClassVar[frozenset[str]] = WholeWindows.fixed | {"length", "aggregate", "appliances", "thresholds"}
+
     def __init__(
         self,
         path: Given,

@@ -40,6 +40,8 @@ class ImputationData(WholeWindows):
         "give a shorter data.length, or change data.split",
     )
 
+    fixed: ClassVar[frozenset[str]] = WholeWindows.fixed | {"length"}
+
     def __init__(self, path: Given, length: int = 96, **series: Any) -> None:
         refuse_unread(series, "an imputer")
         super().__init__(path, length, **series)

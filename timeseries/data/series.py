@@ -69,6 +69,10 @@ class SeriesData(DataModule):
 
     files: ClassVar[str | None] = "path"
 
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        {"target", "scale", "period", "calendar", "past", "future", "static", "categorical"}
+    )
+
     def __init__(
         self,
         path: Given,

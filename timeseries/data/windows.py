@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,8 @@ class SeriesDescription:
         future: covariates known over the horizon too.
         static: covariates that each series has one value of.
     """
+
+    together: ClassVar[tuple[tuple[str, ...], ...]] = (("channels", "units", "mean", "std"),)
 
     channels: list[str]
     units: list[str]

@@ -32,6 +32,8 @@ class Digits(DataModule):
 
     files: ClassVar[str | None] = None
 
+    fixed: ClassVar[frozenset[str]] = frozenset({"image_size"})
+
     def __init__(
         self,
         image_size: int = 8,

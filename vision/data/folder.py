@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -106,6 +106,8 @@ class ImageFolder(DataModule):
     Raises:
         QuintetError: from `setup`, where there is nothing to learn from or files cannot be used.
     """
+
+    fixed: ClassVar[frozenset[str]] = frozenset({"image_size", "channels", "fit", "normalization"})
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -70,6 +70,8 @@ class ImageDescription:
         training_images: their number; None where it was not counted.
         span: what is 0 and what is 1 in images of fractions or of numbers with a sign; None where there are none.
     """
+
+    together: ClassVar[tuple[tuple[str, ...], ...]] = (("mean", "std"), ("classes", "class_counts"))
 
     classes: list[str]
     channels: int

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -79,6 +79,10 @@ class MaskFolder(DataModule):
     Raises:
         QuintetError: from `setup`, where there is nothing to learn from or files cannot be used.
     """
+
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        {"image_size", "fit", "classes", "ignore_index", "channels", "normalization"}
+    )
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Feature maps of any model of timm: always channels first, at any image size and with any number of channels."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ ANY_SIZE: tuple[dict[str, bool], ...] = (
     {},
 )
 PROBES = ((96, 160), (160, 64))
+LOADING = re.compile(r"pretrained(_cfg\w*|_strict|_filter_fn|_custom_load)?|checkpoint_path|cache_dir")
 FOR_MAPS = ("features_only", "out_indices")  # options that a classifier does not have
 
 
@@ -40,6 +42,7 @@ class TimmMaps(nn.Module):
         super().__init__()
         import timm
 
+        refuse_loading(name, arguments or {})
         if not timm.is_model(name):
             raise QuintetError(f"timm has no model '{name}'; {nearest(name.split('.')[0], timm.list_models())}")
         self.name = name
@@ -143,6 +146,18 @@ class TimmMaps(nn.Module):
     def _own_size(self) -> tuple[int, int]:
         configuration = getattr(self.network, "pretrained_cfg", None) or self.network.default_cfg
         return tuple(configuration["input_size"][1:])
+
+
+def refuse_loading(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raises QuintetError for arguments by which timm opens files or addresses while it builds a network.
+
+    They could come from a checkpoint, of which nothing may be opened or fetched.
+    """
+    for argument in arguments:
+        if LOADING.fullmatch(argument):
+            raise QuintetError(
+                f"timm:{name} is built without {argument}; weights come by model.pretrained=true, a tag or a file"
+            )
 
 
 def _flat(name: str) -> str:

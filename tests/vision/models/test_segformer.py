@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from quintet.core.attention import LinearAttention
-from quintet.core.described import build, description_of
+from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
+from quintet.core.records import build
 from quintet.core.registry import count_parameters, create_model, list_models, model_entry
 from quintet.vision.models import MixTransformer, SegFormerHead, SegmentationNetwork
 from quintet.vision.models.segformer import SpatialReductionAttention

@@ -1,0 +1,316 @@
+"""Checkpoints as strangers send them: damaged, newer, of another shape, or written to do harm."""
+
+import copy
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from quintet.cli import main
+from quintet.core.checkpoint_io import AtomicCheckpointIO
+from quintet.core.described import description_of
+from quintet.core.errors import QuintetError, QuintetWarning
+from quintet.core.export import write_safetensors
+from quintet.core.pretrained import read_checkpoint
+from quintet.core.records import RECORD
+from quintet.core.task import load_task
+from quintet.timeseries.data import SeriesData
+from quintet.timeseries.tasks import Forecaster
+
+ATTACKS = Path(__file__).with_name("attacks.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small table, and a forecaster of it as a checkpoint in both formats."""
+    folder = tmp_path_factory.mktemp("forecaster")
+    stamps = pd.date_range("2024-01-01", periods=200, freq="h").strftime("%Y-%m-%d %H:%M")
+    pd.DataFrame({"date": stamps, "load": np.sin(np.arange(200) / 4)}).to_csv(folder / "series.csv", index=False)
+    data = SeriesData(path=str(folder / "series.csv"), context=24, horizon=6)
+    data.setup("fit")
+    torch.manual_seed(0)
+    task = Forecaster(backbone="itransformer", backbone_arguments={"dim": 8, "depth": 1, "num_heads": 1})
+    task.adopt(task.describe(data))
+    record = task.record() | {"data": description_of(data)}
+    AtomicCheckpointIO().save_checkpoint({RECORD: record, "state_dict": task.state_dict()}, folder / "good.ckpt")
+    write_safetensors(folder / "good.safetensors", task.state_dict(), record)
+    return folder
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def content_of(folder: Path) -> dict:
+    return copy.deepcopy(torch.load(folder / "good.ckpt", weights_only=True))
+
+
+def sealed(content: dict, path: Path) -> Path:
+    """The content as a file whose digest is that of what it holds, where it can have one."""
+    try:
+        AtomicCheckpointIO().save_checkpoint(content, path)
+    except Exception:
+        torch.save(content, path)
+    return path
+
+
+def refused(path: Path, capsys) -> str:
+    """What is said of a file, which must be one or two lines of quintet's in plain Python and from commands."""
+    with pytest.raises(QuintetError) as error:
+        load_task(path)
+    assert len(str(error.value).splitlines()) <= 2
+    for verb, *options in (["predict", "data.path=series.csv", "output=out.csv"], ["validate"]):
+        assert main([verb, f"ckpt_path={path}", *options]) == 1
+        said = [line for line in capsys.readouterr().err.strip().splitlines() if not line.startswith("note: ")]
+        assert len(said) <= 2
+        assert "QUINTET_DEBUG" not in said[0]
+    assert not Path("out.csv").exists()
+    return str(error.value)
+
+
+def test_the_honest_file_loads_and_forecasts(here, capsys):
+    for name in ("good.ckpt", "good.safetensors"):
+        assert load_task(name).description.channels == ["load"]
+    assert main(["predict", "ckpt_path=good.ckpt", "data.path=series.csv", "output=honest.csv"]) == 0
+    assert len(pd.read_csv("honest.csv")) == 6
+    assert main(["show", "ckpt_path=good.safetensors"]) == 0
+
+
+def task_argument(**arguments):
+    return lambda content: content[RECORD]["task"]["init_args"].update(arguments)
+
+
+def described(**fields):
+    return lambda content: content[RECORD]["description"].update(fields)
+
+
+RECORDS = {
+    "a list": (lambda content: content.update({RECORD: [1]}), "its record is a list"),
+    "without task": (lambda content: content[RECORD].pop("task"), "has no task"),
+    "without description": (lambda content: content[RECORD].pop("description"), "has no description"),
+    "without version": (lambda content: content[RECORD].pop("version"), "has no version"),
+    "a field less": (lambda content: content[RECORD]["description"].pop("channels"), "lacks 'channels'"),
+    "a field more": (described(new_thing=1), "newer quintet"),
+    "a part more": (lambda content: content[RECORD].update(licences=[]), "newer quintet"),
+    "an argument more": (task_argument(new_option=1), "has no argument 'new_option'"),
+    "class_path a number": (lambda content: content[RECORD]["task"].update(class_path=7), "no class_path"),
+    "init_args a list": (lambda content: content[RECORD]["task"].update(init_args=[1]), "are a list"),
+    "no weights": (lambda content: content.pop("state_dict"), "it has no weights"),
+    "weights a list": (lambda content: content.update(state_dict=[1]), "it has no weights"),
+    "weights no tensors": (lambda content: content["state_dict"].update(a="b"), "no tensors"),
+    "mean as text": (described(mean=["one"]), "mean in it is"),
+    "mean of another length": (described(mean=[0.0, 0.0, 0.0]), "not of one length"),
+    "context below zero": (described(context=-5), "cannot be restored"),
+    "context of another size": (described(context=25), "another model"),
+    "horizon of a billion": (described(horizon=10**9), ""),
+    "horizon of ten million": (described(horizon=10**7), "another model"),
+    "lr as text": (task_argument(lr="fast"), "lr is 'fast', not float"),
+    "lr below zero": (task_argument(lr=-1.0), "model.lr is -1.0"),
+    "no channels": (described(channels=[]), "not of one length"),
+    "code as optimizer": (task_argument(optimizer="helper_mod.run"), "optimizer is 'helper_mod.run'"),
+    "a backbone unheard of": (task_argument(backbone="nothing"), "no model is called 'nothing'"),
+    "data no node": (lambda content: content[RECORD].update(data={"_target_": "os.system"}), "no class_path"),
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records_that_are_none_are_one_line(here, capsys, kind):
+    change, complaint = RECORDS[kind]
+    content = content_of(here)
+    change(content)
+    assert complaint in refused(sealed(content, here / "bad.ckpt"), capsys)
+
+
+@pytest.mark.parametrize("about", ["[1]", "7", '"text"', "{", "null", '{"(tuple)": 1}'])
+def test_metadata_that_are_no_record_are_one_line(here, capsys, about):
+    from safetensors.torch import save_file
+
+    save_file(content_of(here)["state_dict"], here / "bad.safetensors", metadata={"quintet": about})
+    refused(here / "bad.safetensors", capsys)
+
+
+# Damage
+
+
+def test_one_flipped_bit_of_a_weight_is_found_in_either_format(here):
+    for name in ("good.ckpt", "good.safetensors"):
+        content = bytearray((here / name).read_bytes())
+        weights = next(value for value in content_of(here)["state_dict"].values() if value.ndim == 2)
+        place = content.rfind(weights.numpy().tobytes()[:16])
+        assert place > 0
+        content[place] ^= 1
+        (here / f"flipped_{name}").write_bytes(content)
+        with pytest.raises(QuintetError, match="damaged"):
+            load_task(here / f"flipped_{name}")
+
+
+def test_a_record_that_was_changed_is_found(here):
+    text = (here / "good.safetensors").read_bytes()
+    assert text.count(b'\\"horizon\\": 6') >= 1
+    (here / "changed.safetensors").write_bytes(text.replace(b'\\"version\\"', b'\\"versiom\\"'))
+    with pytest.raises(QuintetError, match="damaged"):
+        load_task(here / "changed.safetensors")
+
+
+def test_a_file_without_a_digest_loads_and_says_so(here, capsys):
+    content = content_of(here)
+    del content[RECORD]["digest"]
+    torch.save(content, here / "old.ckpt")
+    with pytest.warns(QuintetWarning, match=r"old\.ckpt has no digest"):
+        load_task(here / "old.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", QuintetWarning)
+        assert main(["show", "ckpt_path=old.ckpt"]) == 0
+    assert "note: old.ckpt has no digest" in capsys.readouterr().err
+
+
+def test_a_compressed_archive_is_not_unpacked(here):
+    with zipfile.ZipFile(here / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"\0" * 50_000_000)
+    assert (here / "bomb.ckpt").stat().st_size < 100_000
+    with pytest.raises(QuintetError, match="compressed archive"):
+        read_checkpoint(here / "bomb.ckpt")
+
+
+def test_a_record_that_names_itself_a_billion_times_ends_at_once(here, capsys):
+    laughs: list = ["ha"] * 10
+    for _ in range(30):
+        laughs = [laughs] * 10
+    content = content_of(here)
+    content[RECORD]["training"] = {"metrics": laughs}
+    torch.save(content, here / "laughs.ckpt")
+    assert "larger or deeper" in refused(here / "laughs.ckpt", capsys)
+
+
+def test_tensors_that_share_one_number_are_not_written_out(here, capsys):
+    content = content_of(here)
+    del content[RECORD]["digest"]
+    content["state_dict"]["network.huge"] = torch.zeros(1).expand(10**12)
+    torch.save(content, here / "huge.ckpt")
+    assert "larger than the file" in refused(here / "huge.ckpt", capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["good.ckpt", "good.safetensors"])
+def test_random_damage_is_found(here, name):
+    """300 files with a few bytes changed, cut or doubled: refused in words, or the very weights that were written."""
+    draw, whole = random.Random(0), (here / name).read_bytes()
+    honest, outcomes = load_task(here / name).state_dict(), {"refused": 0, "same": 0}
+    for _ in range(300):
+        content = bytearray(whole)
+        kind = draw.randrange(4)
+        place = draw.randrange(len(content))
+        if kind == 0:
+            content = content[:place]
+        elif kind == 1:
+            content[place:place] = content[place : place + draw.randrange(1, 64)]
+        else:
+            for _ in range(draw.choice([1, 1, 3, 30])):
+                content[draw.randrange(len(content))] = draw.randrange(256)
+        path = here / f"fuzzed{Path(name).suffix}"
+        path.write_bytes(content)
+        try:
+            found = load_task(path).state_dict()
+        except QuintetError:
+            outcomes["refused"] += 1
+            continue
+        assert found.keys() == honest.keys()
+        assert all(torch.equal(found[key], honest[key]) for key in honest)
+        outcomes["same"] += 1
+    print(f"| {Path(name).suffix} | 300 | {outcomes['refused']} | {outcomes['same']} | 0 |")
+    assert outcomes["refused"] >= 240
+
+
+# Harm
+
+
+def attacked(folder: Path, step: int, *options: str) -> list[dict]:
+    """What a share of the family of attacks touched beyond what an honest file does."""
+    done = subprocess.run(
+        [sys.executable, str(ATTACKS), str(folder), str(step), *options],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"QUINTET_CACHE": str(folder / "cache")},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    *found, last = map(json.loads, done.stdout.splitlines())
+    assert last["tried"] > 20
+    return found
+
+
+def test_no_record_makes_loading_touch_what_an_honest_one_does_not(tmp_path):
+    assert attacked(tmp_path, 211) == []
+
+
+@pytest.mark.slow
+def test_no_record_of_the_whole_family_does(tmp_path):
+    assert attacked(tmp_path, 3) == []
+
+
+@pytest.mark.slow
+def test_no_record_makes_a_command_do_so(tmp_path):
+    assert attacked(tmp_path, 307, "verbs") == []
+
+
+SHADOW = "raise SystemExit('a module of the current folder ran')"
+
+
+@pytest.mark.parametrize("command", [["show", "ckpt_path={good}"], ["list", "mixers"], ["inspect", "{table}"]])
+def test_modules_of_the_current_folder_do_not_replace_installed_ones(folder, tmp_path, command):
+    for name in ("yaml", "torchaudio", "scipy", "wandb", "apex", "numpy", "torch_xla", "helper"):
+        (tmp_path / f"{name}.py").write_text(SHADOW)
+    given = [word.format(good=folder / "good.ckpt", table=folder / "series.csv") for word in command]
+    # As the installed command does: without the current folder on the path.
+    code = "import sys; from quintet.cli import main; sys.exit(main(sys.argv[1:]))"
+    script = tmp_path / "bin" / "run.py"
+    script.parent.mkdir()
+    script.write_text(code)
+    done = subprocess.run([sys.executable, str(script), *given], cwd=tmp_path, capture_output=True, text=True)
+    assert "ran" not in done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_escape_sequences_of_a_file_are_written_out(here, capsys):
+    content = content_of(here)
+    content[RECORD]["description"]["units"] = ["\x1b]0;owned\x07"]
+    path = sealed(content, here / "escape\x1b[2J.ckpt")
+    assert main(["show", f"ckpt_path='{path}'"]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b]0;" not in said
+    assert r"\x1b]0;owned" in said
+
+
+# What a trained model decides on
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("data.scale=none", "data.scale=none: the model was trained with data.scale=standard"),
+        ("data.target=[price]", "data.target=['price']: the model was trained with data.target=None"),
+        ("data.period=5", "data.period=5: the model was trained with data.period=None"),
+        ("data.horizon=3", "data.horizon=3: this model was trained with data.horizon=6"),
+    ],
+)
+@pytest.mark.parametrize("route", [[], ["experiment=timeseries/series"]])
+def test_options_that_a_checkpoint_decides_on_are_refused_where_they_differ(here, capsys, option, complaint, route):
+    given = ["ckpt_path=good.ckpt", "data.path=series.csv", *route, option]
+    given += ["data.context=24", "model.backbone_arguments={dim: 8, depth: 1, num_heads: 1}"] if route else []
+    assert main(["validate", *given]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_options_that_say_what_the_checkpoint_does_are_accepted(here):
+    given = ["data.scale=standard", "data.horizon=6", "data.batch_size=7", "callbacks.progress=null"]
+    assert main(["validate", "ckpt_path=good.ckpt", "data.path=series.csv", *given]) == 0
