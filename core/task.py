@@ -28,6 +28,7 @@ from .described import Described, build, description_of
 from .errors import QuintetError, nearest
 from .export import Deployable
 from .lora import adapt
+from .metrics import apart
 from .optim.parameter_groups import parameter_groups
 from .pretrained import LoadReport, read_checkpoint
 
@@ -155,7 +156,7 @@ class Task(Described, L.LightningModule):
         raise NotImplementedError
 
     def metrics(self) -> MetricCollection:
-        """What is measured on validation and test data."""
+        """What is measured on validation and test data; quintet.core.metrics.collection makes one."""
         raise NotImplementedError
 
     def layer_groups(self) -> list[list[str]]:
@@ -198,8 +199,8 @@ class Task(Described, L.LightningModule):
             return
         self.description = description
         self.make(description)
-        self.val_metrics = self.metrics().clone(prefix="val/")
-        self.test_metrics = self.metrics().clone(prefix="test/")
+        self.val_metrics = apart(self.metrics()).clone(prefix="val/")
+        self.test_metrics = apart(self.metrics()).clone(prefix="test/")
         # Lightning's own mean over processes is wrong where they see different numbers of samples.
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.train_loss = MeanMetric(nan_strategy="disable")  # the check would wait for a GPU at every step

@@ -21,6 +21,7 @@ from torchmetrics.classification import (
 
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.pictures import confusion_matrix
 from ...core.task import StepResult, Task, refuse_built
@@ -113,7 +114,7 @@ class SeriesClassifier(Task):
     def _class_metrics(self) -> MetricCollection:
         """What is measured of classes alone, the model's or the baseline's."""
         classes = len(self.description.classes)
-        return MetricCollection(
+        return collection(
             {
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
                 "f1": MulticlassF1Score(classes, average="macro"),
@@ -122,7 +123,7 @@ class SeriesClassifier(Task):
 
     def metrics(self) -> MetricCollection:
         calibration = MulticlassCalibrationError(len(self.description.classes), n_bins=15, norm="l1")
-        return MetricCollection(dict(self._class_metrics().items()) | {"calibration_error": calibration})
+        return collection(dict(self._class_metrics().items()) | {"calibration_error": calibration})
 
     # Steps
 

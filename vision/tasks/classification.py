@@ -26,6 +26,7 @@ from torchvision.transforms import v2
 from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import (
@@ -215,7 +216,7 @@ class ImageClassifier(Task):
         }
         if classes > 5:
             metrics["top5_accuracy"] = MulticlassAccuracy(classes, top_k=5, average="micro")
-        return MetricCollection(metrics)
+        return collection(metrics)
 
     # Pictures of the test
 

@@ -14,6 +14,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from ...core.metrics import collection
 from ..data.images import ImageDescription
 
 THRESHOLD = 0.5  # probability above which an image is said to have a class
@@ -38,7 +39,7 @@ def multilabel_loss(
 
 def multilabel_metrics(classes: int) -> MetricCollection:
     """Means over the classes of average precision and F1, the share of right yes and no, and of images all right."""
-    return MetricCollection(
+    return collection(
         {
             "mean_average_precision": MultilabelAveragePrecision(classes),
             "f1": MultilabelF1Score(classes, average="macro", threshold=THRESHOLD),
@@ -50,7 +51,7 @@ def multilabel_metrics(classes: int) -> MetricCollection:
 
 def class_metrics(classes: int) -> MetricCollection:
     """Average precision and F1 of each class."""
-    return MetricCollection(
+    return collection(
         {
             "average_precision": MultilabelAveragePrecision(classes, average="none"),
             "f1": MultilabelF1Score(classes, average="none", threshold=THRESHOLD),

@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command
 from ..backbones import Backbone, build_segmentation_network, load_segmentation_backbone, name_of
@@ -190,7 +191,7 @@ class SemanticSegmenter(Task):
         metrics = {"mean_iou": MeanIoU(classes), "dice": MeanDice(classes), "pixel_accuracy": PixelAccuracy(classes)}
         if classes == 2:
             metrics["foreground_iou"] = ForegroundIoU(classes)
-        return MetricCollection(metrics)
+        return collection(metrics, shared=[list(metrics)])  # of one confusion matrix
 
     def segmented(
         self, batch: MaskSample, probabilities: Callable[[Tensor], Tensor]
