@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from ..core.errors import QuintetError, nearest
+from ..core.lora import plain_name
 from ..core.pretrained import LoadReport, load_pretrained
 from ..core.registry import model_entry
 from .models.decoders import Decoder, SegFormerHead
@@ -166,7 +167,7 @@ def layer_groups_of(network: nn.Module, backbone: str | Backbone) -> list[list[s
 
     head = set(head_keys_of(network))
     groups = group_parameters(network, network.group_matcher(coarse=False))
-    layers = [[name for name in groups[layer] if name not in head] for layer in sorted(groups)]
+    layers = [[name for name in groups[layer] if plain_name(name) not in head] for layer in sorted(groups)]
     return [names for names in layers if names]
 
 

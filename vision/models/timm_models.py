@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import QuintetError
+from ...core.optim.parameter_groups import not_decayed
 from ...core.pretrained import Source, StateDict
 from ...core.registry import ModelEntry
 from .segmentation import FeaturePyramid
@@ -172,12 +173,7 @@ class TimmModel(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters with several axes that are not decayed."""
-        return {
-            f"{name}.{parameter}"
-            for name, module in self.named_modules()
-            for parameter in getattr(module, "no_weight_decay", ())
-            if not callable(getattr(module, "no_weight_decay", ()))
-        }
+        return {f"network.{name}" for name in not_decayed(self.network)}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         assert not enable, "quintet's models have no gradient checkpointing"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -24,17 +23,6 @@ def class_odds(description: ImageDescription) -> Float[Tensor, " classes"]:
     """Training images without each class for one that has it: what "balanced" weighs a positive by."""
     counts = torch.tensor(description.class_counts, dtype=torch.float32)
     return (description.training_images - counts) / counts.clamp(min=1)
-
-
-def multilabel_loss(
-    logits: Float[Tensor, "batch classes"],
-    targets: Float[Tensor, "batch classes"],
-    odds: Float[Tensor, " classes"] | None = None,
-    label_smoothing: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Binary cross entropy of each class, positives weighed by `odds`, targets e / 2 and 1 - e / 2 for smoothing e."""
-    smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=odds)
 
 
 def multilabel_metrics(classes: int) -> MetricCollection:
