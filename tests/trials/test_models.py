@@ -7,6 +7,8 @@ import pytest
 import torch
 from torchmetrics import MetricCollection
 
+from quintet.core.errors import QuintetError
+from quintet.core.registry import create_model
 from quintet.timeseries import (
     AnomalyDetector,
     DisaggregationDescription,
@@ -81,6 +83,22 @@ def batches(kind, classes):
     outputs = {"loads": None, "points": 1, "quantiles": 3}[kind]
     right = true if outputs is None else true.unsqueeze(-1).expand(*true.shape, outputs)
     return [(right, true), (right + torch.randn(right.shape, generator=draw).sort(-1).values, true)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "size"),
+    [
+        ("vit_tiny", {"depth": 1, "in_chans": 4, "img_size": 32}, 32),
+        ("nat_mini", {"depths": (1,) * 4, "in_chans": 4}, 64),
+    ],
+)
+def test_arguments_may_have_the_names_timms_users_know(name, arguments, size):
+    model = create_model(name, **arguments | {"drop_path_rate": 0.1})
+    assert model(torch.zeros(1, 4, size, size)).shape == (1, 1000)
+    if name == "vit_tiny":
+        assert model.position.position.shape == (2, 2, 192)
+    with pytest.raises(QuintetError, match="takes no in_chans; nearest: in_channels"):
+        create_model(name, in_chans=4, in_channels=3)
 
 
 @pytest.mark.parametrize("name", MEASURED)

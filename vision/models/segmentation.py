@@ -30,6 +30,7 @@ class SegmentationNetwork(nn.Module):
     """
 
     layouts: ClassVar[tuple[Layout, ...]] = pretrained.SEGFORMER_LAYOUTS
+    remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
     optional_buffers: ClassVar[tuple[str, ...]] = ("align_corners",)
 
     def __init__(self, backbone: nn.Module, decoder: nn.Module) -> None:

@@ -268,6 +268,18 @@ def test_flipping_at_test_time_averages():
         assert not torch.allclose(found, task.probabilities(images))
 
 
+def test_flips_and_sizes_at_test_time_are_those_of_each_window():
+    known = described(fit="window", image_size=[16, 16])
+    task = made(known, backbone=TINY, test_time_scales=[0.5, 1.0], test_time_flip=True, decoder=None).eval()
+    wide = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))  # three windows, as many from either side
+    with torch.no_grad():
+        one = task._slid(wide[..., :16], None, task.probabilities)[0]
+        assert torch.equal(one.long(), task.probabilities(wide[None, ..., :16])[0].argmax(0))
+        found = task._slid(wide, None, task.probabilities)[0]
+        assert torch.equal(task._slid(wide.flip(-1), None, task.probabilities)[0], found.flip(-1))
+        assert not torch.equal(task._slid(wide, None, task._plain)[0], found)
+
+
 def test_several_sizes_at_test_time_average():
     task = made(backbone=TINY, test_time_scales=[0.5, 1.0, 1.5], test_time_flip=True, decoder=None).eval()
     samples = batch()
