@@ -91,19 +91,27 @@ def adapt(
     and where a wildcard matches no parameter.
     """
     add_adapters(module, rank, alpha, targets)
-    # An adapted weight is known by the name it had.
-    names = {
-        re.sub(r"parametrizations\.(\w+)\.original$", r"\1", name): parameter
-        for name, parameter in module.named_parameters()
-    }
+    names = named_weights(module)
     for pattern in also or ():
         if not any(fnmatch(name, pattern) for name in names):
             raise QuintetError(f"model.lora_also: no parameter matches '{pattern}'; {nearest(pattern, names)}")
     if also is None:
         also = [f"{name}.{key}" for name, part in module.named_children() for key in getattr(part, "head_keys", ())]
-    learning = {id(parameter) for part in adapters_of(module).values() for parameter in part.parameters()}
     for name, parameter in names.items():
-        parameter.requires_grad_(id(parameter) in learning or any(fnmatch(name, pattern) for pattern in also))
+        parameter.requires_grad_(any(fnmatch(name, pattern) for pattern in also))
+
+
+def plain_name(name: str) -> str:
+    """The name that a weight has without an adapter, for any parameter of the two."""
+    return re.sub(r"parametrizations\.(\w+)\.(original|0\.up|0\.down)$", r"\1", name)
+
+
+def named_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters but those of adapters, by the names they have without adapters."""
+    adapters = {id(parameter) for part in adapters_of(module).values() for parameter in part.parameters()}
+    return {
+        plain_name(name): parameter for name, parameter in module.named_parameters() if id(parameter) not in adapters
+    }
 
 
 def adaptable_weights(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, int]]:

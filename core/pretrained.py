@@ -167,9 +167,9 @@ def load_weights(model: nn.Module, path: str | Path, accept_license: bool = Fals
                 before[id(value)]: key for key, value in state.items() if before.get(id(value), key) != key
             }
             break
-    head_keys = getattr(model, "head_keys", ())
-    report.missing = [key for key in own if key not in state and key not in head_keys]
-    report.unexpected = [key for key in state if key not in own and key not in head_keys]
+    head_keys, optional = getattr(model, "head_keys", ()), optional_keys(model)
+    report.missing = [key for key in own if key not in state and key not in head_keys and key not in optional]
+    report.unexpected = [key for key in state if key not in own and key not in head_keys and key not in optional]
     for key in list(state):
         if key in own and state[key].shape != own[key].shape:
             if key in head_keys:
@@ -182,10 +182,19 @@ def load_weights(model: nn.Module, path: str | Path, accept_license: bool = Fals
     report.head_replaced += [key for key in head_keys if key in own and key not in {*state, *report.head_replaced}]
     if problems := report.problems():
         raise QuintetError(f"{path} does not fit {type(model).__name__}: {problems}")
-    state = {key: value for key, value in state.items() if key in own}
+    state = {key: value for key, value in state.items() if key in own or key in optional}
     model.load_state_dict(state, strict=False)
     report.loaded = len(state)
     return report
+
+
+def optional_keys(model: nn.Module) -> set[str]:
+    """Keys that a state dict of a model may hold or not: what modules call their `optional_buffers`."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        for name in getattr(module, "optional_buffers", ())
+    }
 
 
 def read_state_dict(path: str | Path) -> StateDict:

@@ -4,7 +4,9 @@ A domain announces itself through the entry-point group `quintet.domains` (pypro
 them and another package can add its own.
 """
 
-from collections.abc import Callable
+import inspect
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
@@ -29,6 +31,9 @@ class ModelEntry:
     def summary(self) -> str:
         return (self.build.__doc__ or "").strip().split("\n")[0]
 
+
+# What other libraries call what builders here take.
+SYNONYMS = {"in_chans": "in_channels", "img_size": "image_size", "drop_path_rate": "drop_path"}
 
 _models: dict[str, ModelEntry] = {}
 _mixers: dict[str, type[Mixer]] = {}
@@ -93,10 +98,54 @@ def create_model(
     entry = model_entry(name)
     if pretrained:
         arguments = stored_arguments(entry.build, pretrained, entry.pretrained, name, accept_license) | arguments
-    model = entry.build(**arguments)
+    model = build_with(entry.build, name, arguments)
     if pretrained:
         load_pretrained(model, pretrained, entry.pretrained, entry.name, accept_license)
     return model
+
+
+def build_with(
+    build: Callable[..., nn.Module], name: str, arguments: Mapping[str, Any], remedies: Mapping[str, str] | None = None
+) -> nn.Module:
+    """build(**arguments), where those that it does not take go by the names they have here (`SYNONYMS`).
+
+    Raises QuintetError for an argument that `name`, as messages call it, does not take, with the remedy for it: of
+    `remedies`, of those that the model's class states, or the nearest argument.
+    """
+    renamed = {}
+    while True:
+        try:
+            return build(**{renamed.get(argument, argument): value for argument, value in arguments.items()})
+        except TypeError as error:
+            # Only the complaint about an argument passed from here is the user's; others are mistakes in the code.
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            given = {renamed.get(argument, argument): argument for argument in arguments}
+            if unknown is None or unknown[1] not in given:
+                raise
+        argument = given[unknown[1]]
+        here = SYNONYMS.get(argument)
+        if here is None or here in given:
+            raise QuintetError(f"{name} takes no {argument}; {_remedy(build, unknown[1], remedies or {})}")
+        renamed[argument] = here
+
+
+def _remedy(build: Callable[..., nn.Module], argument: str, remedies: Mapping[str, str]) -> str:
+    """What to do about an argument that a builder does not take."""
+    target = factory_target(build)
+    parameters = inspect.signature(target).parameters.values()
+    result = target if inspect.isclass(target) else inspect.signature(target).return_annotation
+    remedies = getattr(result, "remedies", {}) | remedies
+    if argument in remedies:
+        return remedies[argument]
+    if inspect.isclass(result) and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        parameters = inspect.signature(result).parameters.values()
+    return nearest(argument, [parameter.name for parameter in parameters])
+
+
+def factory_target(factory: Any) -> Any:
+    """The class or function behind a partial; jsonargparse hands a class to a partial of its own instantiator."""
+    passed = next((item for item in getattr(factory, "args", ()) if inspect.isclass(item)), None)
+    return passed or getattr(factory, "func", factory)
 
 
 def stored_arguments(

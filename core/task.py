@@ -27,9 +27,10 @@ from .data import DataModule
 from .described import Described, description_of
 from .errors import QuintetError, nearest
 from .export import Deployable
-from .lora import adapt
+from .lora import adapt, named_weights
+from .metrics import apart
 from .optim.parameter_groups import parameter_groups
-from .pretrained import LoadReport, read_checkpoint
+from .pretrained import LoadReport, optional_keys, read_checkpoint
 from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 
 
@@ -74,7 +75,8 @@ class Task(Described, L.LightningModule):
         warmup: share of all steps in which the rate rises.
         final_lr: the last learning rate as a share of the peak.
         optimizer: called with parameter groups, `lr` and `weight_decay`, which win over values of its own.
-        freeze: wildcards of parameter names that do not learn, e.g. "backbone.*".
+        freeze: wildcards of parameter names that do not learn, e.g. "backbone.*". Modules all of which is frozen are
+            in evaluation mode: their statistics stay, and they drop nothing.
         unfreeze_epoch: epoch at which all frozen parameters start to learn; None for never.
         unfreeze: which of them start to learn earlier: wildcards of their names, by the epoch at which they do, e.g.
             {1: ["network.encoder.stages.3.*"], 3: ["network.encoder.*"]} (gradual unfreezing, arXiv 1801.06146).
@@ -128,12 +130,18 @@ class Task(Described, L.LightningModule):
         self.unfreeze_schedule = {int(epoch): list(patterns) for epoch, patterns in (unfreeze or {}).items()}
         if self.unfreeze_schedule and not self.freeze_patterns:
             raise QuintetError("model.unfreeze has nothing to free; say what is frozen first, as model.freeze")
+        if lora_rank and (self.unfreeze_schedule or unfreeze_epoch is not None):
+            raise QuintetError(
+                "model.lora_rank learns adapters in place of weights, which model.unfreeze would free beside them; "
+                "leave one of them out"
+            )
         if lora_rank < 0 or (not lora_rank and not (lora_alpha is lora_targets is lora_also is None)):
             raise QuintetError(f"model.lora_rank is {lora_rank}; adapters have a rank of 1 or more, such as 8")
         self.lora_rank = lora_rank
         self.lora_arguments = (lora_alpha, lora_targets, lora_also)
         self.compile_network = compile
         self.description: Any = None
+        self._frozen_for: int | None = None  # the epoch for which parameters were last frozen or freed
         self.origin: LoadReport | None = None  # of the first weights, where they were not random
 
     # What a domain implements
@@ -154,7 +162,7 @@ class Task(Described, L.LightningModule):
         raise NotImplementedError
 
     def metrics(self) -> MetricCollection:
-        """What is measured on validation and test data."""
+        """What is measured on validation and test data; quintet.core.metrics.collection makes one."""
         raise NotImplementedError
 
     def layer_groups(self) -> list[list[str]]:
@@ -164,6 +172,13 @@ class Task(Described, L.LightningModule):
     def parameter_patterns(self, pattern: str) -> list[str]:
         """What a pattern of `freeze` or `unfreeze` stands for: itself, or what a domain means by a word of its own."""
         return [pattern]
+
+    def head_patterns(self) -> list[str] | None:
+        """Wildcards of the parameters that no published weights bring, and which learn beside adapters.
+
+        None means what the parts of the task call their `head_keys`.
+        """
+        return None
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         """Named figures of the last test, for the run folder and the logger."""
@@ -197,15 +212,16 @@ class Task(Described, L.LightningModule):
             return
         self.description = description
         self.make(description)
-        self.val_metrics = self.metrics().clone(prefix="val/")
-        self.test_metrics = self.metrics().clone(prefix="test/")
+        self.val_metrics = apart(self.metrics()).clone(prefix="val/")
+        self.test_metrics = apart(self.metrics()).clone(prefix="test/")
         # Lightning's own mean over processes is wrong where they see different numbers of samples.
         self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
         self.train_loss = MeanMetric(nan_strategy="disable")  # the check would wait for a GPU at every step
         if not restoring:
             self.initialise()
         if self.lora_rank:
-            adapt(self, self.lora_rank, *self.lora_arguments)
+            alpha, targets, also = self.lora_arguments
+            adapt(self, self.lora_rank, alpha, targets, self.head_patterns() if also is None else also)
         self._freeze(0)
         if self.compile_network:
             for network in self.children():
@@ -252,6 +268,7 @@ class Task(Described, L.LightningModule):
         if (self.unfreeze_epoch is not None or self.unfreeze_schedule) and self.trainer.world_size > 1:
             # DDP fixes at its start which gradients it exchanges.
             raise QuintetError("model.unfreeze needs a single process; freeze in one run, continue in a second")
+        self._frozen_for = None
         self.record()  # what a checkpoint cannot describe is refused now, not after an epoch
 
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
@@ -263,8 +280,11 @@ class Task(Described, L.LightningModule):
             torch.default_generator.manual_seed(number)
             if self.device.type != "cpu":
                 torch.get_device_module(self.device).manual_seed(number)
-        if batch_index == 0 and self.freeze_patterns:
+        # Where a run continues inside an epoch, the first batch it sees is not the epoch's first.
+        if self._frozen_for != self.current_epoch:
             self._freeze(self.current_epoch)
+            self._check_learning()
+            self._frozen_for = self.current_epoch
 
     def on_train_epoch_end(self) -> None:
         self.log("train/loss", self.train_loss, prog_bar=True)
@@ -295,15 +315,21 @@ class Task(Described, L.LightningModule):
         }
         for name, parameter in self._matching(self.freeze_patterns, "freeze").items():
             parameter.requires_grad_(whole or name in freed)
-        for module in self.modules():
-            # Frozen normalization layers keep their statistics too.
-            own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
-            if own and self.training and self.freeze_patterns:
-                module.train(any(own))
+        if self.training and self.freeze_patterns:
+            # Frozen normalization layers keep their statistics too, and frozen blocks drop nothing.
+            _train_where_something_learns(self, True)
+
+    def _check_learning(self) -> None:
+        """Raises QuintetError where all parameters are frozen, before torch finds no way back from the loss."""
+        if self.freeze_patterns and not any(parameter.requires_grad for parameter in self.parameters()):
+            raise QuintetError(
+                f"model.freeze={self.freeze_patterns} leaves no parameter to learn in epoch {self.current_epoch}; "
+                "leave out what is to learn, such as the head"
+            )
 
     def _matching(self, patterns: Iterable[str], option: str) -> dict[str, nn.Parameter]:
         """The parameters whose names match; raises QuintetError for a pattern that none does."""
-        names, found = dict(self.named_parameters()), {}
+        names, found = named_weights(self), {}
         for pattern in (known for given in patterns for known in self.parameter_patterns(given)):
             matches = [name for name in names if fnmatch(name, pattern)]
             if not matches:
@@ -371,15 +397,24 @@ class Task(Described, L.LightningModule):
 
     def check_fits(self, state_dict: Mapping[str, Tensor]) -> None:
         """Raises QuintetError where weights have other names or shapes than this task's."""
-        own = self.state_dict()
-        differing = [key for key in own if key not in state_dict or state_dict[key].shape != own[key].shape]
-        surplus = [key for key in state_dict if key not in own]
+        own, optional = self.state_dict(), optional_keys(self)
+        shapes = {key: value.shape for key, value in own.items() if key not in optional}
+        differing = [key for key in shapes if key not in state_dict or state_dict[key].shape != shapes[key]]
+        surplus = [key for key in state_dict if key not in own and key not in optional]
         if differing or surplus:
             first = (differing + surplus)[0]
             raise QuintetError(
                 f"the checkpoint is of another model: {len(differing)} tensors missing or of another shape, "
                 f"{len(surplus)} unexpected (first: {first}); give the model it was trained with, or leave `model` out"
             )
+
+
+def _train_where_something_learns(module: nn.Module, above: bool) -> None:
+    """Training mode for modules below which some parameter learns, for those without any as the module `above` them."""
+    learning = [parameter.requires_grad for parameter in module.parameters()]
+    module.training = any(learning) if learning else above
+    for child in module.children():
+        _train_where_something_learns(child, module.training)
 
 
 def refuse_built(network: Any, what: str) -> None:

@@ -5,21 +5,27 @@ which of its parameters are the head.
 """
 
 import inspect
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from ..core.errors import QuintetError, nearest
+from ..core.lora import plain_name
 from ..core.pretrained import LoadReport, load_pretrained
-from ..core.registry import model_entry
+from ..core.registry import ModelEntry, build_with, factory_target, model_entry
 from .models.decoders import Decoder, SegFormerHead
 from .models.segmentation import FeaturePyramid, SegmentationNetwork, with_pyramid
 from .models.timm_maps import TimmMaps, refuse_loading
 
 TIMM = "timm:"
+CALLED_WITH = "a backbone is called with num_classes and in_channels"
+REMEDIES = {
+    "mixer": "give a backbone that does, such as nat_mini",
+    "num_classes": CALLED_WITH,
+    "in_channels": CALLED_WITH,
+}
 
 
 @runtime_checkable
@@ -38,15 +44,9 @@ def build_backbone(
     """
     if is_timm(backbone):
         return _build_timm(backbone, num_classes, in_channels, arguments)
-    build = model_entry(backbone).build if isinstance(backbone, str) else backbone
-    try:
-        return build(num_classes=num_classes, in_channels=in_channels, **arguments)
-    except TypeError as error:
-        # Only the complaint about an argument that was passed from here is the user's; others are mistakes in the code.
-        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        if unknown is None or unknown[1] not in {"num_classes", "in_channels", *arguments}:
-            raise
-        raise QuintetError(f"{name_of(backbone)} takes no {unknown[1]}; {_remedy(build, unknown[1])}") from None
+    build = _entry(backbone).build if isinstance(backbone, str) else backbone
+    own = {"num_classes": num_classes, "in_channels": in_channels}
+    return build_with(build, name_of(backbone), own | dict(arguments), REMEDIES)
 
 
 def load_backbone(
@@ -62,7 +62,7 @@ def load_backbone(
     Raises QuintetError where they cannot be had or do not fit.
     """
     if not is_timm(backbone):
-        sources = model_entry(backbone).pretrained if isinstance(backbone, str) else {}
+        sources = _entry(backbone).pretrained if isinstance(backbone, str) else {}
         return load_pretrained(network, which, sources, name=name_of(backbone))
     import timm
 
@@ -126,7 +126,7 @@ def is_segmentation_network(backbone: str | Backbone) -> bool:
     """Whether a name or function builds a whole network that segments, with a decoder of its own."""
     if is_timm(backbone):
         return False
-    build = _target(model_entry(backbone).build if isinstance(backbone, str) else backbone)
+    build = factory_target(_entry(backbone).build if isinstance(backbone, str) else backbone)
     if inspect.isclass(build):
         return issubclass(build, SegmentationNetwork)
     return inspect.signature(build).return_annotation is SegmentationNetwork
@@ -166,7 +166,7 @@ def layer_groups_of(network: nn.Module, backbone: str | Backbone) -> list[list[s
 
     head = set(head_keys_of(network))
     groups = group_parameters(network, network.group_matcher(coarse=False))
-    layers = [[name for name in groups[layer] if name not in head] for layer in sorted(groups)]
+    layers = [[name for name in groups[layer] if plain_name(name) not in head] for layer in sorted(groups)]
     return [names for names in layers if names]
 
 
@@ -185,7 +185,7 @@ def name_of(backbone: str | Backbone) -> str:
     """What to call a backbone in a message."""
     if isinstance(backbone, str):
         return backbone
-    target = _target(backbone)
+    target = factory_target(backbone)
     return getattr(target, "__name__", type(target).__name__)
 
 
@@ -216,23 +216,16 @@ def _build_timm(backbone: str, num_classes: int, in_channels: int, arguments: Ma
     return network
 
 
-def _remedy(build: Callable, argument: str) -> str:
-    if argument == "mixer":
-        return "give a backbone that does, such as nat_mini"
-    if argument in ("num_classes", "in_channels"):
-        return "a backbone is called with num_classes and in_channels"
-    target = _target(build)
-    parameters = inspect.signature(target).parameters.values()
-    result = inspect.signature(target).return_annotation
-    if inspect.isclass(result) and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        parameters = inspect.signature(result).parameters.values()
-    return nearest(argument, [parameter.name for parameter in parameters])
+def _entry(name: str) -> ModelEntry:
+    """The entry of a registered model. Raises QuintetError for another name, with timm's where timm has it."""
+    try:
+        return model_entry(name)
+    except QuintetError:
+        import timm
 
-
-def _target(factory: Any) -> Any:
-    """The class or function behind a partial; jsonargparse hands a class to a partial of its own instantiator."""
-    passed = next((item for item in getattr(factory, "args", ()) if inspect.isclass(item)), None)
-    return passed or getattr(factory, "func", factory)
+        if not timm.is_model(name):
+            raise
+        raise QuintetError(f"no model of quintet is called '{name}'; timm's is {TIMM}{name}") from None
 
 
 def _first_line(error: Exception) -> str:

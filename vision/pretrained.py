@@ -261,13 +261,18 @@ def fit_segformer(state: StateDict) -> StateDict:
     return fitted
 
 
+def fit_smp(state: StateDict) -> StateDict:
+    """`fit_segformer`, and the word that scores are enlarged with corners aligned, as nobody else does."""
+    return fit_segformer(state) | {"align_corners": torch.ones((), dtype=torch.bool)}
+
+
 def segformer_layouts(whole: bool) -> tuple[Layout, ...]:
     """Layouts of a SegmentationNetwork (`whole`), or of its Mix Transformer, which takes its part of either's files."""
     ours = "backbone." if whole else ""
     dropped: Renames = () if whole else ((r"^(decode_head|decoder|segmentation_head)\..*", ""),)
 
     def layout(name: str, marker: str, *renames: tuple[str, str]) -> Layout:
-        return Layout(name, marker, (*dropped, *renames), fit_segformer)
+        return Layout(name, marker, (*dropped, *renames), fit_smp if whole and name == "smp" else fit_segformer)
 
     hugging_face = ((r"^segformer\.", ours), *HUGGING_FACE_HEAD, *HUGGING_FACE_ENCODER)
     return (

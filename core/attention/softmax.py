@@ -72,10 +72,17 @@ def attend(
     A CPU has no fused form with dropout on the weights: there the same is written out with a cheaper `dropout`.
     """
     groups = query.shape[1] // key.shape[1]
+    grouped = bool(groups > 1)  # sizes are tensors to torch.jit.trace
     written_out = dropout_rate and query.device.type == "cpu" and query.dtype.itemsize >= 4
     if not written_out or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=attn_mask, dropout_p=dropout_rate, is_causal=causal, enable_gqa=groups > 1
+            query,
+            key,
+            value,
+            attn_mask=attn_mask,
+            dropout_p=dropout_rate,
+            is_causal=causal,
+            enable_gqa=grouped,
         )
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from ..lora import plain_name
+
 
 def parameter_groups(
     model: nn.Module,
@@ -28,15 +30,11 @@ def parameter_groups(
     """
     depth_of = {prefix: depth for depth, prefixes in enumerate(layers) for prefix in prefixes}
     depths = 1 + max(depth_of.values(), default=-1)
-    no_decay = {
-        f"{name}.{parameter}" if name else parameter
-        for name, module in model.named_modules()
-        for parameter in getattr(module, "no_weight_decay", ())
-    }
+    no_decay = not_decayed(model)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         depth = _depth(name, depth_of, depths) if layer_decay is not None else depths
-        decays = parameter.ndim > 1 and name not in no_decay
+        decays = parameter.ndim > 1 and plain_name(name) not in no_decay
         if (depth, decays) not in groups:
             scale = 1.0 if layer_decay is None else layer_decay ** (depths - depth)
             groups[depth, decays] = {
@@ -49,7 +47,21 @@ def parameter_groups(
     return [groups[key] for key in sorted(groups)]
 
 
+def not_decayed(model: nn.Module) -> set[str]:
+    """Names of the parameters that some module of the model calls `no_weight_decay`: a collection, or a method (timm).
+
+    These names are relative to that module.
+    """
+    names = set()
+    for prefix, module in model.named_modules():
+        stated = getattr(module, "no_weight_decay", ())
+        stated = stated() if callable(stated) else stated
+        names |= {f"{prefix}.{name}" if prefix else name for name in stated}
+    return names
+
+
 def _depth(name: str, depth_of: Mapping[str, int], head: int) -> int:
-    """Depth of the longest prefix that claims `name`, the head's where none does."""
-    claims = [prefix for prefix in depth_of if name == prefix or name.startswith(f"{prefix}.")]
+    """Depth of the longest prefix that claims `name`, by itself or without its adapter; the head's where none does."""
+    plain = plain_name(name)
+    claims = [prefix for prefix in depth_of if prefix in (name, plain) or name.startswith(f"{prefix}.")]
     return depth_of[max(claims, key=len)] if claims else head

@@ -50,6 +50,8 @@ def test_models_are_listed_by_wildcard_with_or_without_their_domain(models):
 
 def test_a_model_is_built_with_arguments_and_its_domain_may_be_left_out_where_that_is_clear(models):
     assert create_model("small", width=3).in_features == 3
+    with pytest.raises(QuintetError, match="small takes no widht; nearest: width"):
+        create_model("small", widht=3)
     assert type(create_model("vision/twin")) is models
     assert model_entry("small").summary == "A small model."
     assert model_entry("audio/twin").summary == ""

@@ -263,6 +263,105 @@ def test_frozen_parts_thaw_one_after_another(tmp_path):
     assert list(description_of(task)["init_args"]["unfreeze"]) == [1, 2]
 
 
+def test_a_run_continued_inside_an_epoch_learns_what_the_epoch_frees(tmp_path):
+    learning = []
+
+    class Watch(L.Callback):
+        def on_train_batch_end(self, trainer, task, *_):
+            learning.append((trainer.global_step, sum(p.requires_grad for p in task.parameters())))
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(tmp_path / "inside.ckpt")
+
+    def fit(**arguments):
+        task = Signed(lr=0.1, freeze=["body.*"], unfreeze={1: ["body.1.*"]}, unfreeze_epoch=2)
+        # Three batches an epoch: the checkpoint is written after the second of the second.
+        trainer(tmp_path, max_epochs=3, callbacks=[Watch()]).fit(task, datamodule=Signs(), **arguments)
+
+    fit()
+    first = list(learning)
+    assert first == [(1, 2), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 6), (8, 6), (9, 6)]
+    learning.clear()
+    fit(ckpt_path=tmp_path / "inside.ckpt")
+    assert learning == first[5:]
+
+
+@pytest.mark.parametrize(("start", "epoch"), [(None, 0), (1, 0)])
+def test_freezing_everything_is_refused_before_the_first_step(tmp_path, start, epoch):
+    task = Signed(freeze=["*"], unfreeze_epoch=start)
+    with pytest.raises(QuintetError, match=rf"model.freeze=\['\*'\] leaves no parameter to learn in epoch {epoch}"):
+        trainer(tmp_path).fit(task, datamodule=Signs())
+
+
+def test_what_is_freed_from_the_start_may_be_all_that_learns(tmp_path):
+    task = Signed(freeze=["*"], unfreeze={0: ["head.*"]})
+    trainer(tmp_path, max_epochs=1).fit(task, datamodule=Signs())
+    assert [name for name, parameter in task.named_parameters() if parameter.requires_grad] == [
+        "head.weight",
+        "head.bias",
+    ]
+
+
+class Dropping(nn.Sequential):
+    """Blocks with dropout in a body that has a parameter of its own, as a class token is."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(*(nn.Sequential(nn.Linear(dim if not at else 4, 4), nn.Dropout()) for at in range(2)))
+        self.token = nn.Parameter(torch.zeros(4))
+
+
+def test_frozen_blocks_drop_nothing_and_freed_ones_do():
+    task = adopted(body=Dropping, freeze=["body.*"], unfreeze={1: ["body.1.*"]})
+
+    def modes():
+        return {name: module.training for name, module in task.body.named_modules()}
+
+    assert not any(modes().values())
+    assert task.training
+    assert task.head.training
+    task._freeze(1)
+    assert modes() == {"": True, "0": False, "0.0": False, "0.1": False, "1": True, "1.0": True, "1.1": True}
+
+
+# Adapters beside what else decides what learns
+
+
+def learning_names(task):
+    return {name for name, parameter in task.named_parameters() if parameter.requires_grad}
+
+
+def test_adapters_learn_where_their_weights_are_frozen_by_name_too():
+    adapters = {f"body.0.parametrizations.weight.0.{part}" for part in ("up", "down")}
+    for pattern in ("body.*", "body.0.weight"):
+        task = adopted(lora_rank=1, lora_targets=["body.*"], lora_also=["head.*", "body.0.weight"], freeze=[pattern])
+        assert learning_names(task) == {"head.weight", "head.bias"} | adapters
+    with pytest.raises(QuintetError, match=r"model.lora_rank learns adapters in place of weights"):
+        Signed(lora_rank=1, freeze=["body.*"], unfreeze_epoch=1)
+
+
+def test_adapters_learn_at_the_rate_of_their_weight():
+    task = adopted(lr=1.0, layer_decay=0.5, lora_rank=1, lora_also=["head.*"])
+    task.layer_groups = lambda: [["body.0.weight", "body.0.bias"], ["body.1"]]  # by names, as timm says it
+    task.trainer = SimpleNamespace(estimated_stepping_batches=1)
+    groups = task.configure_optimizers()["optimizer"].param_groups
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    rate = {names[id(p)]: group["initial_lr"] for group in groups for p in group["params"]}
+    assert rate["body.0.parametrizations.weight.0.up"] == rate["body.0.bias"] == 0.25
+    assert rate["head.parametrizations.weight.0.down"] == rate["head.bias"] == 1.0
+
+
+def test_the_rate_rises_and_falls_over_steps_of_several_batches(tmp_path):
+    seen = []
+
+    class Watch(L.Callback):
+        def on_before_optimizer_step(self, trainer, task, optimizer):
+            seen.append(optimizer.param_groups[0]["lr"])
+
+    # Three batches an epoch, of which two make a step, and one the second: four steps, of which two warm up.
+    task = Signed(lr=3.0, warmup=0.5, final_lr=0.5)
+    trainer(tmp_path, accumulate_grad_batches=2, callbacks=[Watch()]).fit(task, datamodule=Signs())
+    assert seen == pytest.approx([1.0, 2.0, 3.0, 2.25])
+
+
 def test_a_schedule_that_cannot_be_followed_is_refused():
     with pytest.raises(QuintetError, match=r"model.unfreeze has nothing to free"):
         Signed(unfreeze={1: ["body.*"]})

@@ -14,7 +14,9 @@ from quintet.core.attention import Attention
 from quintet.core.data import DataModule
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
+from quintet.core.lora import add_adapters, plain_name
 from quintet.core.mixer import Mixer
+from quintet.core.optim.parameter_groups import parameter_groups
 from quintet.core.pretrained import load_weights
 from quintet.core.records import build
 from quintet.core.task import Task
@@ -22,6 +24,7 @@ from quintet.vision import ImageClassifier
 from quintet.vision.backbones import build_backbone, head_keys_of, layer_groups_of, load_backbone
 from quintet.vision.data.images import ImageDescription
 from quintet.vision.models import VisionTransformer
+from quintet.vision.models.timm_maps import TimmMaps
 
 HERE = __name__
 
@@ -89,6 +92,10 @@ def test_a_mixer_is_put_in():
         ("timm:resnet10t", {"mixer": Attention}, "timm:resnet10t takes no mixer; give a registered backbone"),
         ("timm:resnet10t", {"depht": 3}, "timm:resnet10t refuses {'depht': 3}"),
         ("vit_tiny", {"dept": 3}, "vit_tiny takes no dept; nearest: depth"),
+        ("nat_mini", {"img_size": 96}, "nat_mini takes no img_size; leave it out: images of any size are taken"),
+        ("segformer_b0", {"image_size": 96}, "segformer_b0 takes no image_size; leave it out: images of any size"),
+        ("resnet18", {}, "no model of quintet is called 'resnet18'; timm's is timm:resnet18"),
+        ("nat_tinny", {}, "no model is called 'nat_tinny'; nearest: vision/nat_tiny"),
         (Plain, {"mixer": Attention}, "Plain takes no mixer; give a backbone that does, such as nat_mini"),
         (functools.partial(Plain, width=3), {"with": 3}, "Plain takes no with; nearest: width"),
         (nn.ReLU, {}, "ReLU takes no num_classes; a backbone is called with num_classes and in_channels"),
@@ -118,6 +125,30 @@ def test_timm_says_what_its_head_and_layers_are():
     assert sorted([*claimed, *head_keys_of(network)]) == sorted(name for name, _ in network.named_parameters())
     assert any(name.startswith("patch_embed") for name in groups[0])
     assert any(name.startswith("blocks.0") for name in groups[1])
+
+
+def test_adapted_weights_of_timm_stay_in_their_layers():
+    network = build_backbone("timm:vit_tiny_patch16_224", 5, 3, {"img_size": 32, "depth": 2})
+    before = layer_groups_of(network, "timm:vit_tiny_patch16_224")
+    add_adapters(network, 1)
+    for names, plain in zip(layer_groups_of(network, "timm:vit_tiny_patch16_224"), before, strict=True):
+        assert {plain_name(name) for name in names} == set(plain)
+    maps = TimmMaps("vit_tiny_patch16_224", 3, {"depth": 3})
+    assert "network.model.pos_embed" in maps.no_weight_decay()
+    add_adapters(maps, 1)
+    assert sorted(name for names in maps.layer_groups() for name in names) == sorted(dict(maps.named_parameters()))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_timms_word_on_what_is_not_decayed_is_heard(name):
+    depth = {"depth": 1} if "vit" in name else {"depths": (1, 1), "num_heads": (1, 2)}
+    network = build_backbone(f"timm:{name}", 5, 3, {"img_size": 56 if "swin" in name else 32, **depth})
+    groups = parameter_groups(network, 1e-3, 0.05)
+    held = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    named = dict(network.named_parameters())
+    words = ("pos_embed", "cls_token", "relative_position_bias_table")
+    assert [key for key in named if key.endswith(words)]
+    assert all((id(p) in held) == (p.ndim < 2 or key.endswith(words)) for key, p in named.items())
 
 
 def test_timm_weights_from_a_file_with_another_head(tmp_path):

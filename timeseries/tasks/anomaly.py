@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_network, name_of
@@ -158,8 +159,7 @@ class AnomalyDetector(Task):
         return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def metrics(self) -> MetricCollection:
-        # Equal states of different metrics are no reason to compute only one of them.
-        return MetricCollection({"mae": AbsoluteError(), "mse": SquaredError()}, compute_groups=False)
+        return collection({"mae": AbsoluteError(), "mse": SquaredError()})
 
     # Steps
 

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -21,7 +20,9 @@ from torchmetrics.classification import (
 
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.metrics import collection
 from ...core.mixer import Mixer
+from ...core.objectives import balanced_weights, cross_entropy
 from ...core.pictures import confusion_matrix
 from ...core.task import StepResult, Task, refuse_built
 from ..backbones import build_network, name_of
@@ -94,8 +95,7 @@ class SeriesClassifier(Task):
         self.network = build_network(self.backbone, own, arguments, "a classifier", "patch_classifier")
         weights = None
         if self.class_weights == "balanced":
-            counts = torch.tensor(description.class_counts, dtype=torch.float32)
-            weights = counts.sum() / (classes * counts)
+            weights = balanced_weights(description.class_counts)
         self.register_buffer("loss_weights", weights, persistent=False)
         # In the checkpoint, so that a later test has the baseline of the same training series.
         count = sum(description.class_counts)
@@ -113,7 +113,7 @@ class SeriesClassifier(Task):
     def _class_metrics(self) -> MetricCollection:
         """What is measured of classes alone, the model's or the baseline's."""
         classes = len(self.description.classes)
-        return MetricCollection(
+        return collection(
             {
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
                 "f1": MulticlassF1Score(classes, average="macro"),
@@ -122,7 +122,7 @@ class SeriesClassifier(Task):
 
     def metrics(self) -> MetricCollection:
         calibration = MulticlassCalibrationError(len(self.description.classes), n_bins=15, norm="l1")
-        return MetricCollection(dict(self._class_metrics().items()) | {"calibration_error": calibration})
+        return collection(dict(self._class_metrics().items()) | {"calibration_error": calibration})
 
     # Steps
 
@@ -135,9 +135,9 @@ class SeriesClassifier(Task):
     def step(self, batch: LabelledBatch) -> StepResult:
         logits = self(batch.values, batch.mask)
         if self.training:
-            loss = F.cross_entropy(logits, batch.label, self.loss_weights, label_smoothing=self.label_smoothing)
+            loss = cross_entropy(logits, batch.label, self.loss_weights, self.label_smoothing)
         else:
-            loss = F.cross_entropy(logits, batch.label)
+            loss = cross_entropy(logits, batch.label)
         # Metrics take logits for probabilities where all of them happen to lie between 0 and 1.
         return StepResult(loss, logits.detach().float().softmax(1), batch.label)
 

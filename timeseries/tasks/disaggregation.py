@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.pretrained import load_pretrained
 from ...core.registry import model_entry
@@ -125,8 +126,7 @@ class Disaggregator(Task):
             "matching_ratio": MatchingRatio(scale, appliance),
             "f1": RunningF1(scale, known.thresholds, appliance),
         }
-        # Equal states of different metrics are no reason to compute only one of them.
-        return MetricCollection(metrics, compute_groups=False)
+        return collection(metrics)
 
     # Steps
 

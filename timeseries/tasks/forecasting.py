@@ -17,6 +17,7 @@ from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.pretrained import load_pretrained
 from ...core.registry import model_entry
@@ -210,7 +211,7 @@ class Forecaster(Task):
             metrics["wql"] = WeightedQuantileLoss(self.quantiles, known.mean, known.std)
         if len(self.quantiles) > 1:
             metrics |= {"coverage": Coverage(), "width": IntervalWidth()}
-        return MetricCollection(metrics, compute_groups=False)
+        return collection(metrics)
 
     def point_metrics(self, point: int) -> MetricCollection:
         """What is measured of a point forecast, the model's or a baseline's."""
@@ -222,8 +223,7 @@ class Forecaster(Task):
             "smape": SymmetricPercentageError(known.mean, known.std, point),
             "mase": ScaledError(point),
         }
-        # Equal states of different metrics, e.g. of a perfect forecast, are no reason to compute only one of them.
-        return MetricCollection(metrics, compute_groups=False)
+        return collection(metrics)
 
     # Steps
 

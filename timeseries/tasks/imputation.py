@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_network, name_of
@@ -118,10 +119,7 @@ class Imputer(Task):
         return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def metrics(self) -> MetricCollection:
-        # Equal states of different metrics are no reason to compute only one of them.
-        return MetricCollection(
-            {"mae": AbsoluteError(), "mse": SquaredError(), "rmse": RootSquaredError()}, compute_groups=False
-        )
+        return collection({"mae": AbsoluteError(), "mse": SquaredError(), "rmse": RootSquaredError()})
 
     # Steps
 

@@ -25,25 +25,28 @@ class Decoder(Protocol):
     def __call__(self, *, feature_info: FeatureInfo, num_classes: int) -> nn.Module: ...
 
 
-def enlarge(x: Float[Tensor, "batch channels _rows _columns"], like: Tensor) -> Tensor:
-    """`x` resampled bilinearly to the height and width of `like`."""
+def enlarge(x: Float[Tensor, "batch channels _rows _columns"], like: Tensor, align_corners: bool = False) -> Tensor:
+    """`x` resampled bilinearly to the height and width of `like`.
+
+    With `align_corners` the centres of the outermost pixels of both lie upon one another, else their outer edges do.
+    """
     size = like.shape[-2:]
     if x.shape[-2:] == size:
         return x
     # Training on the CPU, where torch's backward is several times slower than that of two products of matrices, as long
     # as these are small.
     if x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling() and max(x.shape[-2:]) <= 96:
-        rows, columns = (_bilinear(before, after, x.dtype) for before, after in zip(x.shape[-2:], size))
+        rows, columns = (_bilinear(before, after, x.dtype, align_corners) for before, after in zip(x.shape[-2:], size))
         return rows @ x.contiguous() @ columns.T
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
 
 
 @lru_cache(maxsize=64)
-def _bilinear(before: int, after: int, dtype: torch.dtype) -> Float[Tensor, "after before"]:
+def _bilinear(before: int, after: int, dtype: torch.dtype, align_corners: bool) -> Float[Tensor, "after before"]:
     """The matrix that resamples a line of `before` values linearly to `after` ones."""
     with torch.inference_mode(False), torch.no_grad():
         lines = torch.eye(before, dtype=dtype).unsqueeze(0)
-        return F.interpolate(lines, size=after, mode="linear", align_corners=False)[0].T.contiguous()
+        return F.interpolate(lines, size=after, mode="linear", align_corners=align_corners)[0].T.contiguous()
 
 
 def pointwise(

@@ -97,6 +97,7 @@ class NeighborhoodAttentionTransformer(Described, nn.Module):
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.SHI_LABS, pretrained.HUGGING_FACE_NAT)
+    remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
 
     def __init__(
         self,
@@ -174,9 +175,13 @@ class NeighborhoodAttentionTransformer(Described, nn.Module):
                 groups[-len(stage.blocks)].append(f"encoder.downsamples.{number - 1}")
         return groups
 
-    def _stages(self, images: Tensor) -> list[Tensor]:
+    def embed(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch rows columns dim"]:
+        """The tokens before the first stage."""
         check_images(images, self.in_channels)
-        return self.encoder(self.stem(images))
+        return self.stem(images)
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        return self.encoder(self.embed(images))
 
 
 def neighborhood_mixers(

@@ -158,6 +158,7 @@ class MixTransformer(Described, nn.Module):
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
     layouts: ClassVar[tuple[Layout, ...]] = pretrained.MIX_TRANSFORMER_LAYOUTS
+    remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
 
     def __init__(
         self,
@@ -236,9 +237,13 @@ class MixTransformer(Described, nn.Module):
             groups[-1].append(f"encoder.stages.{number}.norm")
         return groups
 
-    def _stages(self, images: Tensor) -> list[Tensor]:
+    def embed(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch rows columns dim"]:
+        """The tokens before the first stage."""
         check_images(images, self.in_channels)
-        return self.encoder(self.embedding(images.movedim(1, -1)))
+        return self.embedding(images.movedim(1, -1))
+
+    def _stages(self, images: Tensor) -> list[Tensor]:
+        return self.encoder(self.embed(images))
 
 
 # As published: width, depth, and the width of the head that segments.

@@ -4,8 +4,9 @@ A backbone whose maps all have one stride, as a plain Vision Transformer's, is g
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,22 +21,36 @@ STRIDES = (4, 8, 16, 32)
 class SegmentationNetwork(nn.Module):
     """decoder(backbone.feature_maps(images)), enlarged bilinearly to the size of the images.
 
+    Weights of segmentation_models_pytorch were trained with corners aligned where scores are enlarged; the buffer
+    `align_corners` says so of these weights, and is absent for all others.
+
     Args:
         backbone: a network with `feature_maps(images)`.
         decoder: takes the list of maps and returns scores (batch, classes, rows, columns).
     """
 
     layouts: ClassVar[tuple[Layout, ...]] = pretrained.SEGFORMER_LAYOUTS
+    remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
+    optional_buffers: ClassVar[tuple[str, ...]] = ("align_corners",)
 
     def __init__(self, backbone: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
+        self.register_buffer("align_corners", None)
         self.head_keys = tuple(f"decoder.{key}" for key in getattr(decoder, "head_keys", ()))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes height width"]:
-        return enlarge(self.decoder(self.backbone.feature_maps(images)), images)
+        return enlarge(self.decoder(self.backbone.feature_maps(images)), images, self.align_corners is not None)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        stated = state_dict.get(f"{prefix}align_corners")
+        # A part of the weights, such as adapters alone, says nothing of what they were trained with.
+        if stated is not None or any(key.startswith(f"{prefix}decoder.") for key in state_dict):
+            device = next(self.parameters()).device
+            self.align_corners = None if stated is None else torch.ones((), dtype=torch.bool, device=device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class FeaturePyramid(nn.Module):

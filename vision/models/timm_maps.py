@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.errors import QuintetError, nearest
+from ...core.lora import named_weights, plain_name
+from ...core.optim.parameter_groups import not_decayed
 from .decoders import enlarge
 
 # What families of timm call "take any image size"; the first one a model accepts is used.
@@ -84,27 +86,38 @@ class TimmMaps(nn.Module):
 
         Raises QuintetError where that order does not say where a parameter of the maps belongs.
         """
-        import timm
         from timm.models import group_parameters
 
-        options = {name: value for name, value in self.options.items() if name not in FOR_MAPS}
-        try:
-            with torch.device("meta"):
-                whole = timm.create_model(self.name, **options)
-            if not hasattr(whole, "group_matcher"):
-                return []
-        except (RuntimeError, NotImplementedError):  # built from tables of numbers, which the meta device cannot hold
-            whole = timm.create_model(self.name, **options)
+        whole = self._classifier()
+        if not hasattr(whole, "group_matcher"):
+            return []
         groups = group_parameters(whole, whole.group_matcher(coarse=False))
         layer_of = {_flat(name): layer for layer in groups for name in groups[layer]}
         # Where maps are taken, timm writes stages.0 as stages_0, or puts the whole network below `model`.
-        own = {name: _flat(name.removeprefix("model.")) for name, _ in self.network.named_parameters()}
+        own = {name: _flat(plain_name(name).removeprefix("model.")) for name, _ in self.network.named_parameters()}
         if unknown := [name for name, flat in own.items() if flat not in layer_of]:
             raise QuintetError(f"model.layer_decay: timm does not say which layer of {self.name} {unknown[0]} is in")
         return [
             [f"network.{name}" for name, flat in own.items() if layer_of[flat] == layer]
             for layer in sorted({layer_of[flat] for flat in own.values()})
         ]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters with several axes that the classifier the maps are of does not decay."""
+        flat = {_flat(name) for name in not_decayed(self._classifier())}
+        names = named_weights(self.network)
+        return {f"network.{name}" for name in names if _flat(name.removeprefix("model.")) in flat}
+
+    def _classifier(self) -> nn.Module:
+        """timm's classifier of this name, for what it says of its parameters; they have no values where timm can."""
+        import timm
+
+        options = {name: value for name, value in self.options.items() if name not in FOR_MAPS}
+        try:
+            with torch.device("meta"):
+                return timm.create_model(self.name, **options)
+        except (RuntimeError, NotImplementedError):  # built from tables of numbers, which the meta device cannot hold
+            return timm.create_model(self.name, **options)
 
     def _accepted(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what the model calls "any image size"."""

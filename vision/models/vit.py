@@ -141,13 +141,17 @@ class VisionTransformer(Described, nn.Module):
 
         `tokens` is a number of first tokens to which a sequence is cut, which spares the last block the others.
         """
+        return self.encoder(self.embed(images), queries=tokens)
+
+    def embed(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch *tokens dim"]:
+        """The tokens before the first block."""
         check_images(images, self.in_channels)
         x = self.position(self.patch_embedding(images))
         if not self.prefix_tokens:
             # The convolution left channels-first strides, which the residual stream would keep and each layer copy.
-            return self.encoder(x.contiguous(), queries=tokens)
+            return x.contiguous()
         prefix = [getattr(self, token).expand(x.shape[0], -1, -1) for token in self.prefix_tokens]
-        return self.encoder(torch.cat([*prefix, x.flatten(1, 2)], dim=1), queries=tokens)
+        return torch.cat([*prefix, x.flatten(1, 2)], dim=1)
 
     def forward_head(self, features: Float[Tensor, "batch *tokens dim"]) -> Float[Tensor, "batch classes"]:
         """Pools the tokens of `forward_features` and classifies."""

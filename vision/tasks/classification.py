@@ -13,7 +13,6 @@ from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -26,7 +25,10 @@ from torchvision.transforms import v2
 from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.lora import named_weights
+from ...core.metrics import collection
 from ...core.mixer import Mixer
+from ...core.objectives import balanced_weights, binary_cross_entropy, cross_entropy
 from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import (
     Backbone,
@@ -44,7 +46,7 @@ from ..pictures.extremes import Extremes, batch_sheet, extremes_sheet
 from ..pictures.labels import LabelGallery, ShownLabels, label_grid
 from .deployment import DeployedClassifier, deployable_images
 from .features import FeatureExtractor
-from .multilabel import THRESHOLD, class_metrics, class_odds, multilabel_loss, multilabel_metrics, named
+from .multilabel import THRESHOLD, class_metrics, class_odds, multilabel_metrics, named
 from .scores import class_dice
 
 
@@ -123,8 +125,8 @@ class ImageClassifier(Task):
         self.network = build_backbone(self.backbone, classes, description.channels, self._arguments)
         weights = None
         if self.class_weights == "balanced":
-            counts = torch.tensor(description.class_counts, dtype=torch.float32)
-            weights = class_odds(description) if description.multi_label else counts.sum() / (classes * counts)
+            several, counts = description.multi_label, description.class_counts
+            weights = class_odds(description) if several else balanced_weights(counts)
         self.register_buffer("loss_weights", weights, persistent=False)
         mixings = {v2.MixUp: self.mixup, v2.CutMix: self.cutmix}
         self.mixings = [mixing(alpha=alpha, num_classes=classes) for mixing, alpha in mixings.items() if alpha]
@@ -165,7 +167,7 @@ class ImageClassifier(Task):
         if not head:
             name = name_of(self.backbone)
             raise QuintetError(f"model.freeze: {name} does not say which parameters are its head (head_keys)")
-        return [f"network.{name}" for name, _ in self.network.named_parameters() if name not in head]
+        return [f"network.{name}" for name in named_weights(self.network) if name not in head]
 
     # Steps
 
@@ -196,8 +198,8 @@ class ImageClassifier(Task):
 
     def _loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
         if self.description.multi_label:
-            return multilabel_loss(logits, targets, weights, smoothing)
-        return F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
+            return binary_cross_entropy(logits, targets, weights, smoothing)
+        return cross_entropy(logits, targets, weights, smoothing)
 
     def _mixed(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A batch with mixed images and the mixed targets (B, K) that go with them."""
@@ -215,7 +217,7 @@ class ImageClassifier(Task):
         }
         if classes > 5:
             metrics["top5_accuracy"] = MulticlassAccuracy(classes, top_k=5, average="micro")
-        return MetricCollection(metrics)
+        return collection(metrics)
 
     # Pictures of the test
 

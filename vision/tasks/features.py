@@ -22,6 +22,7 @@ from torchmetrics import MetricCollection
 
 from ...core.data import DataModule
 from ...core.errors import QuintetError
+from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command
 from ..backbones import Backbone, build_backbone, head_keys_of, load_backbone, name_of
@@ -100,7 +101,7 @@ class FeatureExtractor(Task):
             rank_zero_only(print)(report)
 
     def metrics(self) -> MetricCollection:
-        return MetricCollection({})
+        return collection({})
 
     def step(self, batch: ImageSample) -> StepResult:
         raise QuintetError(

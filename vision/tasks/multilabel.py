@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -14,6 +13,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from ...core.metrics import collection
 from ..data.images import ImageDescription
 
 THRESHOLD = 0.5  # probability above which an image is said to have a class
@@ -25,20 +25,9 @@ def class_odds(description: ImageDescription) -> Float[Tensor, " classes"]:
     return (description.training_images - counts) / counts.clamp(min=1)
 
 
-def multilabel_loss(
-    logits: Float[Tensor, "batch classes"],
-    targets: Float[Tensor, "batch classes"],
-    odds: Float[Tensor, " classes"] | None = None,
-    label_smoothing: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Binary cross entropy of each class, positives weighed by `odds`, targets e / 2 and 1 - e / 2 for smoothing e."""
-    smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=odds)
-
-
 def multilabel_metrics(classes: int) -> MetricCollection:
     """Means over the classes of average precision and F1, the share of right yes and no, and of images all right."""
-    return MetricCollection(
+    return collection(
         {
             "mean_average_precision": MultilabelAveragePrecision(classes),
             "f1": MultilabelF1Score(classes, average="macro", threshold=THRESHOLD),
@@ -50,7 +39,7 @@ def multilabel_metrics(classes: int) -> MetricCollection:
 
 def class_metrics(classes: int) -> MetricCollection:
     """Average precision and F1 of each class."""
-    return MetricCollection(
+    return collection(
         {
             "average_precision": MultilabelAveragePrecision(classes, average="none"),
             "f1": MultilabelF1Score(classes, average="none", threshold=THRESHOLD),

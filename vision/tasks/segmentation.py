@@ -19,12 +19,16 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.lora import named_weights
+from ...core.metrics import collection
 from ...core.mixer import Mixer
+from ...core.objectives import balanced_weights
 from ...core.task import StepResult, Task, command
 from ..backbones import Backbone, build_segmentation_network, load_segmentation_backbone, name_of
 from ..data.images import denormalize
 from ..data.masks import IGNORED, MaskDescription, MaskSample
 from ..models.decoders import Decoder, enlarge
+from ..models.segmentation import FeaturePyramid
 from ..pictures import MaskGallery, ShownMask, class_bars, confusion_matrix, mask_rows, overlay_grid
 from ..pictures.attention import attention_pictures
 from ..pictures.masks import ROWS, reduced
@@ -71,7 +75,8 @@ class SemanticSegmenter(Task):
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
         test_time_scales: sizes, as multiples of the image's, at which test and prediction look at it, and average; with
             windows, of each window.
-        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the decoder.
+        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the decoder
+            and the feature pyramid that a plain backbone is given, which no weights are published of.
 
     Raises:
         QuintetError: an unknown backbone, one without feature maps or that takes no mixer, weights that do not fit.
@@ -127,9 +132,8 @@ class SemanticSegmenter(Task):
         )
         weights = None
         if self.class_weights is not None:
-            counts = torch.tensor(description.class_counts, dtype=torch.float32)
-            weights = counts.sum() / (classes * counts.clamp(min=1))
-            weights = torch.where(counts > 0, weights.sqrt() if self.class_weights == "square_root" else weights, 0.0)
+            power = 0.5 if self.class_weights == "square_root" else 1.0
+            weights = balanced_weights(description.class_counts, power)
         self.loss = self.loss_factory(weight=weights, ignore_index=IGNORED)
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
 
@@ -147,7 +151,20 @@ class SemanticSegmenter(Task):
         return [[f"network.backbone.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def parameter_patterns(self, pattern: str) -> list[str]:
-        return ["network.backbone.*"] if pattern in ("backbone", "backbone.*") else [pattern]
+        """A pattern of `freeze` as it is, but "backbone" as the names of all parameters but `head_patterns`."""
+        if pattern not in ("backbone", "backbone.*"):
+            return [pattern]
+        head = self.head_patterns()
+        return [name for name in self._weights() if name not in head]
+
+    def head_patterns(self) -> list[str]:
+        own = ("network.decoder.",)
+        if isinstance(self.network.backbone, FeaturePyramid):
+            own += ("network.backbone.steps.",)
+        return [name for name in self._weights() if name.startswith(own)]
+
+    def _weights(self) -> list[str]:
+        return [f"network.{name}" for name in named_weights(self.network)]
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -190,7 +207,7 @@ class SemanticSegmenter(Task):
         metrics = {"mean_iou": MeanIoU(classes), "dice": MeanDice(classes), "pixel_accuracy": PixelAccuracy(classes)}
         if classes == 2:
             metrics["foreground_iou"] = ForegroundIoU(classes)
-        return MetricCollection(metrics)
+        return collection(metrics, shared=[list(metrics)])  # of one confusion matrix
 
     def segmented(
         self, batch: MaskSample, probabilities: Callable[[Tensor], Tensor]

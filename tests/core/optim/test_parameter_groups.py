@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from quintet.core.optim.parameter_groups import parameter_groups
+from quintet.core.optim.parameter_groups import not_decayed, parameter_groups
 
 
 class Net(nn.Module):
@@ -57,6 +57,26 @@ def test_vectors_scalars_and_position_tables_do_not_decay():
 def test_a_model_that_is_itself_the_module_with_the_table():
     groups = by_name(model := Positioned(), parameter_groups(model, 0.1, 0.05))
     assert groups["table"]["weight_decay"] == 0.0
+
+
+class Told(nn.Module):
+    """Says which tables are not decayed by a method, as timm's models do, or by a collection."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.table, self.other = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2, 2))
+        self.inner = nn.ModuleDict({"table": Positioned()})
+        self.no_weight_decay = names
+
+
+@pytest.mark.parametrize("names", [{"table"}, ("table",), lambda: {"table"}])
+def test_what_is_not_decayed_is_stated_by_a_collection_or_a_method(names):
+    model = Told(names)
+    assert not_decayed(model) == {"table", "inner.table.table"}
+    groups = by_name(model, parameter_groups(model, 0.1, 0.05))
+    decay = {name: group["weight_decay"] for name, group in groups.items()}
+    assert decay["table"] == decay["inner.table.table"] == 0.0
+    assert decay["other"] == decay["inner.table.mix.weight"] == 0.05
 
 
 @pytest.mark.parametrize("decay", [0.5, 1.0, 0.0])

@@ -4,6 +4,7 @@ The reference below follows the paper's definitions in float64 on a state dict n
 shares no code with the model.
 """
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -229,7 +230,44 @@ def test_every_layout_loads_strictly_and_agrees_with_the_paper(layout, tmp_path)
         for ours, theirs in zip(found, maps, strict=True):
             assert relative_error(ours.movedim(1, -1), theirs) < 1e-5
         assert relative_error(network.decoder(found), scores) < 1e-5
-        assert network(x).shape == (2, 5, 97, 131)
+        corners = layout == "smp"
+        assert relative_error(network(x), bilinear(scores, (97, 131), corners)) < 1e-5
+        assert relative_error(network(x), bilinear(scores, (97, 131), not corners)) > 1e-3
+
+
+def test_weights_say_by_themselves_how_scores_are_enlarged(tmp_path):
+    network = tiny()
+    for layout, corners in (("smp", True), ("NVlabs", False), ("smp", True)):
+        save_file(LAYOUTS[layout](official_state()), tmp_path / "weights.safetensors")
+        load_weights(network, tmp_path / "weights.safetensors")
+        torch.save(network.state_dict(), tmp_path / "ours.pth")
+        others = [tiny(), tiny(), tiny()]
+        load_weights(others[0], tmp_path / "ours.pth")
+        others[1].load_state_dict(network.state_dict())
+        others[2].load_state_dict(dict(network.backbone.state_dict()), strict=False)
+        x = images(64, 96)
+        with torch.inference_mode():
+            scores = network.decoder(network.backbone.feature_maps(x))
+            for made in (network, *others[:2]):
+                assert relative_error(made(x), bilinear(scores, (64, 96), corners)) < 1e-5
+        assert others[2].align_corners is None
+    # While it learns, a CPU enlarges by products of matrices.
+    learning = network(x)
+    assert learning.requires_grad
+    assert relative_error(learning, bilinear(scores, (64, 96), True)) < 1e-5
+
+
+def bilinear(scores, size, corners):
+    """By the formula, in float64: pixel i of n lies at i (m - 1) / (n - 1) of m, or at (i + 1/2) m / n - 1/2."""
+    values = scores.double().numpy()
+    for axis, count in zip((2, 3), size, strict=True):
+        before, steps = values.shape[axis], np.arange(count)
+        places = steps * (before - 1) / (count - 1) if corners else (steps + 0.5) * before / count - 0.5
+        places = places.clip(0, before - 1)
+        low = np.floor(places).astype(int).clip(0, before - 2)
+        share = (places - low).reshape([-1 if at == axis else 1 for at in range(4)])
+        values = values.take(low, axis) * (1 - share) + values.take(low + 1, axis) * share
+    return torch.from_numpy(values)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -379,6 +417,8 @@ def test_segmentation_models_pytorch_agrees(tmp_path):
     with torch.inference_mode():
         expected = theirs.segmentation_head[0](theirs.decoder(theirs.encoder(x)))
         assert relative_error(ours.decoder(ours.backbone.feature_maps(x)), expected) < 1e-5
+        assert relative_error(ours(x), theirs(x)) < 1e-5
+        assert (ours(x).argmax(1) == theirs(x).argmax(1)).all()
 
 
 def shake(module):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from quintet.core.errors import QuintetError
+from quintet.core.optim.parameter_groups import parameter_groups
 from quintet.core.registry import create_model, list_models
 from quintet.vision.models.timm_models import TimmModel
 
@@ -84,6 +85,110 @@ def test_what_timms_users_do_with_a_classifier(name):
     assert isinstance(model.get_submodule(model.pretrained_cfg["first_conv"]), nn.Conv2d)
     assert isinstance(model.get_submodule(model.pretrained_cfg["classifier"]), nn.Linear)
     assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 224, 224)
+    assert model.pretrained_cfg["pool_size"] == (None if "vit" in name else (7, 7))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_without_a_pool(name):
+    images = torch.randn(2, 3, 64, 48)
+    model = small(name, num_classes=0, global_pool="")
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images), model.forward_features(images))
+        pooled = small(name, num_classes=0)
+        expected = pooled(images)
+        pooled.reset_classifier(0, "")
+        torch.testing.assert_close(pooled(images), pooled.forward_features(images))
+        pooled.reset_classifier(0, "token" if "vit" in name else "avg")
+        torch.testing.assert_close(pooled(images), expected)
+        if "vit" in name:
+            pooled.reset_classifier(0, "avg")
+            torch.testing.assert_close(pooled(images), pooled.forward_features(images)[:, 1:].mean(1))
+
+
+def test_another_size_gets_the_positions_resampled():
+    model, images = small("quintet_vit_tiny", dynamic_img_size=True), torch.randn(1, 3, 96, 64)
+    with torch.inference_mode():
+        expected = model(images)
+        model.set_input_size((96, 64))
+        torch.testing.assert_close(model(images), expected)
+    assert model.network.position.position.shape == (6, 4, 192)
+    assert model.network.position.position.requires_grad
+    maps = small("quintet_nat_mini")
+    maps.set_input_size(96)
+    assert maps(images).shape == (1, 1000)
+
+
+def test_intermediates_of_a_vision_transformer_are_timms(tmp_path):
+    arguments = {"depth": 3, "img_size": 32}
+    theirs = timm.create_model("vit_tiny_patch16_224", **arguments).eval()
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    overlay = {"file": str(tmp_path / "weights.pth")}
+    ours = timm.create_model("quintet_vit_tiny", pretrained=True, pretrained_cfg_overlay=overlay, **arguments).eval()
+    assert [info["reduction"] for info in ours.feature_info] == [info["reduction"] for info in theirs.feature_info]
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        for asked in (
+            {"indices": 2, "norm": True, "output_fmt": "NLC"},
+            {"indices": [0, -1], "return_prefix_tokens": True},
+            {"indices": [1], "stop_early": True},
+            {"indices": None, "intermediates_only": True},
+        ):
+            found, expected = (model.forward_intermediates(images, **asked) for model in (ours, theirs))
+            torch.testing.assert_close(flat(found), flat(expected), rtol=1e-4, atol=1e-4)
+        for model in (ours, theirs):
+            assert model.prune_intermediate_layers([0, 1], prune_norm=True) == [0, 1]
+        found, expected = (model.forward_intermediates(images, [1], norm=True) for model in (ours, theirs))
+        torch.testing.assert_close(flat(found), flat(expected), rtol=1e-4, atol=1e-4)
+    assert len(ours.network.encoder.blocks) == 2
+
+
+def flat(found):
+    """All tensors of nested lists and pairs, in order."""
+    return [found] if isinstance(found, torch.Tensor) else [x for part in found for x in flat(part)]
+
+
+@pytest.mark.parametrize("name", ["quintet_nat_mini", "quintet_mit_b0"])
+def test_intermediates_of_a_pyramid_are_its_stages(name):
+    model, images = small(name), torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        maps = model.network.feature_maps(images)
+        last, found = model.forward_intermediates(images, norm=True)
+        torch.testing.assert_close(flat(found), maps)
+        torch.testing.assert_close(last, model.forward_features(images))
+        tokens = model.forward_intermediates(images, [1], output_fmt="NLC", intermediates_only=True)
+        torch.testing.assert_close(tokens, [maps[1].flatten(2).transpose(1, 2)])
+        early, (second,) = model.forward_intermediates(images, [1], stop_early=True)
+        torch.testing.assert_close(early, second)
+        if "nat" in name:
+            raw = model.forward_intermediates(images, 1, intermediates_only=True)
+            normed = model.network.norm(raw[0].movedim(1, -1)).movedim(-1, 1)
+            torch.testing.assert_close(normed, maps[-1])
+        assert model.prune_intermediate_layers([1], prune_norm=True) == [1]
+        assert len(model.network.encoder.stages) == 2
+        torch.testing.assert_close(model.forward_intermediates(images, [1], intermediates_only=True), [maps[1]])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_timms_optimizer_decays_what_ours_does(name):
+    from timm.optim import create_optimizer_v2
+
+    model = small(name, num_classes=3)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    decayed = {names[id(p)] for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]}
+    ours = parameter_groups(model.network, 1e-3, 0.05)
+    assert decayed == {names[id(p)] for group in ours if group["weight_decay"] for p in group["params"]}
+    assert not {"network.class_token", "network.position.position"} & decayed
+    layered = create_optimizer_v2(model, opt="sgd", lr=1.0, weight_decay=0.05, layer_decay=0.5)
+    assert len({group["lr_scale"] for group in layered.param_groups}) == len(model.network.layer_groups()) + 1
+
+
+@pytest.mark.compilation
+@pytest.mark.parametrize("name", SMALL)
+def test_tracing(name):
+    model, images = small(name), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.jit.trace(model, images)(images), model(images))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -145,13 +250,24 @@ def test_dropout_before_the_head():
 @pytest.mark.parametrize(
     ("ask", "complaint"),
     [
-        (lambda: small("quintet_nat_mini", global_pool="max"), "global_pool is 'avg'"),
+        (lambda: small("quintet_nat_mini", global_pool="max"), "global_pool is 'avg' or '' for this model; got 'max'"),
+        (lambda: small("quintet_nat_mini", global_pool=""), "add num_classes=0"),
+        (lambda: small("quintet_nat_mini", dynamic_img_size=False), "images of any size"),
+        (lambda: small("quintet_nat_mini").set_input_size(64, patch_size=8), "leave patch_size out"),
         (
-            lambda: small("quintet_nat_mini").forward_intermediates(torch.zeros(1, 3, 32, 32), norm=True),
-            "leave norm out",
+            lambda: small("quintet_nat_mini").forward_intermediates(torch.zeros(1, 3, 32, 32), output_fmt="NHWC"),
+            "output_fmt is 'NCHW' or 'NLC'; got 'NHWC'",
         ),
+        (
+            lambda: small("quintet_mit_b0").forward_intermediates(torch.zeros(1, 3, 32, 32), return_prefix_tokens=True),
+            "only the blocks of a Vision Transformer have prefix tokens",
+        ),
+        (lambda: torch.jit.script(small("quintet_mit_b0")), "TorchScript cannot read quintet's models"),
         (lambda: small("quintet_nat_mini").forward_intermediates(torch.zeros(1, 3, 32, 32), [4]), "the maps 0 to 3"),
-        (lambda: small("quintet_vit_tiny").reset_classifier(3, "avg"), "this model pools by 'token'"),
+        (
+            lambda: small("quintet_vit_tiny", global_pool="avg").reset_classifier(3, "token"),
+            "global_pool is 'avg' or '' for this model; got 'token'",
+        ),
     ],
 )
 def test_what_a_model_does_not_have_is_refused(ask, complaint):

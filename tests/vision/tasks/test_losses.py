@@ -40,10 +40,14 @@ def flat(scores, targets):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_cross_entropy_is_torchs(weighted, smoothing):
+def test_cross_entropy_is_a_mean_of_torchs_by_the_weights_of_the_classes(weighted, smoothing):
     scores, targets = batch()
     weight = torch.tensor([0.5, 1.0, 2.0, 0.0], dtype=torch.float64) if weighted else None
-    expected = F.cross_entropy(scores, targets, weight, ignore_index=IGNORED, label_smoothing=smoothing)
+    counted = targets != IGNORED
+    own = torch.ones(4).double() if weight is None else weight
+    own = own[targets[counted]]
+    each = F.cross_entropy(scores, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none")
+    expected = (own * each[counted]).sum() / own.sum()
     found = CrossEntropy(weight, IGNORED, smoothing)(scores, targets)
     torch.testing.assert_close(found, expected)
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from quintet.core.errors import QuintetError
+from quintet.core.lora import named_weights
 from quintet.core.task import load_task
 from quintet.vision import MaskFolder, SemanticSegmenter
 from quintet.vision.data.masks import IGNORED, MaskDescription, MaskSample, collate_masks
@@ -170,7 +171,12 @@ def test_by_name(backbone, arguments, decoder):
     assert not {name for name in claimed if "decoder" in name}
     frozen = made(backbone=backbone, backbone_arguments=arguments, decoder=decoder, freeze=["backbone"])
     learning = {name for name, parameter in frozen.named_parameters() if parameter.requires_grad}
-    assert learning == {name for name in names if name.startswith("network.decoder")}
+    # A pyramid over a plain backbone is new, as the decoder is.
+    new = ("network.decoder", "network.backbone.steps")
+    assert learning == {name for name in names if name.startswith(new)}
+    adapted = made(backbone=backbone, backbone_arguments=arguments, decoder=decoder, lora_rank=1)
+    weights = {name for name, parameter in named_weights(adapted).items() if parameter.requires_grad}
+    assert weights == learning
 
 
 def test_weights_of_a_whole_network_and_of_a_backbone_alone(tmp_path, capsys):
@@ -184,6 +190,23 @@ def test_weights_of_a_whole_network_and_of_a_backbone_alone(tmp_path, capsys):
     task = SemanticSegmenter("mit_b0", pretrained=str(tmp_path / "backbone.pth"))
     task.adopt(described())
     assert torch.equal(task.network.backbone.embedding.projection.weight, whole.backbone.embedding.projection.weight)
+
+
+def test_a_checkpoint_keeps_how_the_first_weights_enlarge_their_scores(tmp_path):
+    whole = made(backbone="segformer_b0", decoder=None).network.state_dict()
+    whole["align_corners"] = torch.ones((), dtype=torch.bool)
+    torch.save(whole, tmp_path / "whole.pth")
+    task = made(backbone="segformer_b0", decoder=None, pretrained=str(tmp_path / "whole.pth")).eval()
+    again = SemanticSegmenter("segformer_b0")
+    again.adopt(described(), restoring=True)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.allclose(again.eval()(x), task(x))
+        again.load_state_dict(task.state_dict())
+        assert torch.equal(again(x), task(x))
+        del whole["align_corners"]
+        task.load_state_dict({f"network.{key}": value for key, value in whole.items()}, strict=False)
+        assert not torch.allclose(again(x), task(x))
 
 
 # Measures
@@ -243,6 +266,18 @@ def test_flipping_at_test_time_averages():
         torch.testing.assert_close(found.sum(1), torch.ones(4, 16, 16))
         task.test_time_flip = False
         assert not torch.allclose(found, task.probabilities(images))
+
+
+def test_flips_and_sizes_at_test_time_are_those_of_each_window():
+    known = described(fit="window", image_size=[16, 16])
+    task = made(known, backbone=TINY, test_time_scales=[0.5, 1.0], test_time_flip=True, decoder=None).eval()
+    wide = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(0))  # three windows, as many from either side
+    with torch.no_grad():
+        one = task._slid(wide[..., :16], None, task.probabilities)[0]
+        assert torch.equal(one.long(), task.probabilities(wide[None, ..., :16])[0].argmax(0))
+        found = task._slid(wide, None, task.probabilities)[0]
+        assert torch.equal(task._slid(wide.flip(-1), None, task.probabilities)[0], found.flip(-1))
+        assert not torch.equal(task._slid(wide, None, task._plain)[0], found)
 
 
 def test_several_sizes_at_test_time_average():
