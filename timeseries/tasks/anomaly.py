@@ -358,7 +358,7 @@ class AnomalyDetector(Task):
             blocks.append(pd.DataFrame(columns))
         tables.write_frame(table, pd.concat(blocks, ignore_index=True))
         everything = [range(len(score)) for score in scores]
-        anomaly_panels(self._panels(data, scores, everything, None), "all rows").savefig(picture, dpi=120)
+        tables.write_picture(picture, anomaly_panels(self._panels(data, scores, everything, None), "all rows"))
         return [table, picture]
 
 

@@ -261,7 +261,7 @@ class Disaggregator(Task):
         estimates = merged(data, trainer.predict(self, datamodule=data))
         frame = self._frame(data, estimates)
         if table.suffix == ".nc":
-            self._dataset(data, frame).to_netcdf(table, engine="h5netcdf")
+            tables.write_dataset(table, self._dataset(data, frame))
         else:
             tables.write_frame(table, frame)
         panels = []
@@ -272,7 +272,7 @@ class Disaggregator(Task):
         known = self.description
         title = "loads of the appliances" + (f", the last {SHOWN_ROWS:,} rows" if len(own) > SHOWN_ROWS else "")
         figure = load_panels(panels, known.appliances, known.thresholds, data.units()[0], title)
-        figure.savefig(picture, dpi=120)
+        tables.write_picture(picture, figure)
         return [table, picture]
 
     def _frame(self, data: DisaggregationData, estimates: list[np.ndarray]) -> pd.DataFrame:

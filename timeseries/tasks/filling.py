@@ -1,5 +1,6 @@
 """The user's table with its gaps filled: every original cell untouched, every filled one flagged."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...core.errors import QuintetError
+from ..data.csv_files import header_of, text_of
 from ..data.files import Source, format_of
 from ..data.gaps import ImputationData
 from ..data.stamps import PARTS, find_time, parse_stamps
@@ -62,9 +64,10 @@ def write(path: Path, data: ImputationData, filled: Sequence[np.ndarray]) -> Non
     else:
         frame = _in_place(data, source, filled, path.suffix == ".csv")
     if path.suffix == ".nc":
-        _dataset(data, source, frame).to_netcdf(path, engine="h5netcdf")
+        tables.write_dataset(path, _dataset(data, source, frame))
     else:
-        tables.write_frame(path, frame)
+        # The user's own table, to the letter.
+        tables.write_frame(path, frame, as_given=True)
 
 
 def _on_grid(data: ImputationData, filled: Sequence[np.ndarray]) -> pd.DataFrame:
@@ -135,17 +138,14 @@ def _in_place(data: ImputationData, source: Source, filled: Sequence[np.ndarray]
 
 def _text_of(path: Path, typed: pd.DataFrame) -> pd.DataFrame:
     """A CSV as the text of its cells. Raises QuintetError where it does not have the rows that were read."""
-    frame = pd.read_csv(path, sep=_separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    if frame.shape != typed.shape:
+    text = text_of(path)
+    separator = header_of(text)[1]
+    options = {"sep": separator, "dtype": str, "keep_default_na": False, "index_col": False}
+    frame = pd.read_csv(io.StringIO(text), **options)
+    names = pd.read_csv(io.StringIO(text), nrows=0, skipinitialspace=True, **options).columns
+    if len(frame) != len(typed) or not set(typed.columns) <= set(names):
         raise QuintetError(f"{path} changed while it was read; run again")
-    return frame.set_axis(typed.columns, axis=1)
-
-
-def _separator(path: Path) -> str:
-    with pd.io.common.get_handle(path, "r", encoding="utf-8-sig", compression="infer") as handles:
-        header = handles.handle.readline()
-    separator = max(",;\t", key=header.count)
-    return separator if separator in header else ","
+    return frame.set_axis(names, axis=1)[list(typed.columns)]
 
 
 def _absent_rows(

@@ -253,7 +253,8 @@ class Imputer(Task):
         results: list[FilledWindows] = trainer.predict(self, datamodule=data)
         filled = filling.merged(data, results)
         filling.write(table, data, filled)
-        gap_panels(self._gap_panels(data, filled), "gaps and what they were filled with").savefig(picture, dpi=120)
+        panels = self._gap_panels(data, filled)
+        tables.write_picture(picture, gap_panels(panels, "gaps and what they were filled with"))
         return [table, picture]
 
     def _gap_panels(self, data: ImputationData, filled: list[np.ndarray]) -> list[GapPanel]:

@@ -38,7 +38,7 @@ def write_future(
     stamps = [data.stamps(number, horizon)[-horizon:] for number in numbers]
     tables.write_forecast(table, tables.layout_of(data, numbers), stamps, values[..., kept].numpy(), levels)
     panels = future_panels(task, data, horizon)
-    forecast_panels(panels, f"the {horizon} steps after the last stamp", task.quantiles).savefig(picture, dpi=120)
+    tables.write_picture(picture, forecast_panels(panels, f"the {horizon} steps after the last stamp", task.quantiles))
     _say_notes(data)
     return [table, picture]
 
@@ -66,7 +66,7 @@ def write_backtest(
     else:
         tables.write_frame(table, frame)
     scored = backtest.scores_of(data, positions, outcomes, task.quantiles)
-    scored.to_csv(scores, index=False)
+    tables.write_frame(scores, scored)
     Console().print(backtest.summary(scored, cutoffs, len(positions)))
     _say_notes(data)
     last = {name: values[:, -1] for name, values in outcomes.items()}
@@ -77,8 +77,9 @@ def write_backtest(
     ]
     total = len(positions) * len(task.description.channels)
     title = "the last cutoff" + (f", the first {SHOWN} of {total}" if total > SHOWN else "")
-    forecast_panels(panels[:SHOWN], title, task.quantiles).savefig(pictures[0], dpi=120)
-    error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
+    tables.write_picture(pictures[0], forecast_panels(panels[:SHOWN], title, task.quantiles))
+    figure = error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error")
+    tables.write_picture(pictures[1], figure)
     return [table, scores, *pictures]
 
 
