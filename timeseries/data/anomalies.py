@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ...core.errors import QuintetError, nearest
-from .examine import examine
+from .examine import examine, time_columns
 from .files import Given, Source, read
 from .gaps import refuse_unread
 from .series import SeriesData
-from .stamps import find_time, shown
+from .stamps import shown
 from .whole import steps_between
 from .windows import SeriesDescription, WindowDataset
 
@@ -36,6 +36,7 @@ class AnomalyData(SeriesData):
         windows: begin and end of each anomaly, both included: a list, a JSON file of one (also by file or series name,
             as NAB has it), or a CSV with columns begin and end (and the series' names).
         stride: rows between windows of validation, test and prediction, at most `horizon`.
+        split: as of `SeriesData`; None leaves a fifth of the rows to validation and two to the test.
         **series: further arguments of `SeriesData`: time, id, target, split, scale, period, frequency, duplicates, ...
 
     Raises:
@@ -53,7 +54,8 @@ class AnomalyData(SeriesData):
         **series: Any,
     ) -> None:
         refuse_unread(series, "an anomaly detector")
-        super().__init__(path, context, horizon, **series)
+        split = series.pop("split", None)
+        super().__init__(path, context, horizon, split={"val": 0.2, "test": 0.4} if split is None else split, **series)
         if not 1 <= stride <= horizon:
             raise QuintetError(
                 f"data.stride is {stride}; give 1 to data.horizon={horizon}, so that every row is scored"
@@ -65,7 +67,7 @@ class AnomalyData(SeriesData):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return False
+        return False  # any table of series could be one
 
     def adopt(self, description: SeriesDescription) -> None:
         super().adopt(description)
@@ -83,7 +85,7 @@ class AnomalyData(SeriesData):
             raise QuintetError(f"data.label: no column '{name}'; {nearest(str(name), map(str, frame.columns))}")
         if name is None:
             return source
-        time = [source.time] if source.time and self.reading.time is None else find_time(frame, self.reading.time)
+        time = time_columns(source, self.reading)
         kept = [*time, *(source.series or self.reading.ids), name]
         self._labelled = replace(source, frame=frame[list(dict.fromkeys(kept))])
         self._label_column = name

@@ -21,6 +21,7 @@ from .csv_files import read_csv
 
 FORMATS = (".csv", ".csv.gz", ".parquet", ".nc", ".zarr")
 BESIDE = (".txt", ".md", ".json", "")  # files that may lie in a folder of series without being any
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 FILE = "file"  # the column that tells the files of a folder apart
 
 Given = str | Path | pd.DataFrame | xr.DataArray | xr.Dataset
@@ -127,6 +128,12 @@ def files_in(folder: Path) -> list[Path]:
     series = [path for path in found if format_of(path)]
     others = [path for path in found if not format_of(path)]
     return [] if any(path.is_dir() or path.suffix.lower() not in BESIDE for path in others) else series
+
+
+def names_pictures(frame: pd.DataFrame) -> bool:
+    """Whether a column holds names of image files: a list of photographs may have dates and numbers too."""
+    words = [frame[name].dropna().astype(str).iloc[:20] for name in frame if frame[name].dtype.kind == "O"]
+    return any(len(cells) and cells.str.lower().str.endswith(PICTURES).mean() > 0.5 for cells in words)
 
 
 def _read_file(path: Path, wanted: Wanted) -> Source:

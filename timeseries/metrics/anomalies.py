@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+MOST_BUFFERED = 100  # rows of a buffer around anomalies
 THRESHOLDS = 250  # at which curves are read, as in the paper's own code
 
 
@@ -39,6 +40,17 @@ def stretches(flags: Bool[np.ndarray, " rows"]) -> list[tuple[int, int]]:
     """First and last row of each unbroken stretch of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(begin), int(end) - 1) for begin, end in edges.reshape(-1, 2)]
+
+
+def largest_buffer(labels: Bool[np.ndarray, " rows"], period: int) -> int:
+    """Rows of the largest buffer that tells anything: a season, where there is one, at most 100 rows.
+
+    Buffers together also reach no more than a tenth of the rows that are not anomalous: where they reach all of them
+    any scores at all are right everywhere.
+    """
+    anomalies = max(1, len(stretches(labels)))
+    room = int((~labels).sum()) // (10 * anomalies)
+    return min(period if period > 1 else MOST_BUFFERED, MOST_BUFFERED, room)
 
 
 def volume_under_surface(

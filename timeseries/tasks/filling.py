@@ -13,9 +13,11 @@ from torch import Tensor
 
 from ...core.errors import QuintetError
 from ..data.csv_files import header_of, text_of
+from ..data.examine import time_columns
 from ..data.files import Source, format_of
 from ..data.gaps import ImputationData
-from ..data.stamps import PARTS, find_time, parse_stamps
+from ..data.stamp_formats import EXCEL, UNITS, as_numbers
+from ..data.stamps import PARTS, parse_stamps
 from . import tables
 
 FLAG = "_filled"
@@ -108,7 +110,7 @@ def _in_place(data: ImputationData, source: Source, filled: Sequence[np.ndarray]
     text = as_text and isinstance(data.path, Path) and (format_of(data.path) or "").startswith(".csv")
     if text:
         frame = _text_of(data.path, typed)
-    time = find_time(typed, reading.time)
+    time = time_columns(source, reading)
     names = list(found.labels)
     number = typed.groupby(names, sort=False).ngroup().to_numpy() if names else np.zeros(len(typed), dtype=int)
     if time:
@@ -183,9 +185,8 @@ def _stamp_columns(
     name, column = time[0], typed[time[0]]
     if pd.api.types.is_datetime64_any_dtype(column) and not text:
         return {name: stamps}
-    if time_format == "unix":
-        seconds = (stamps - pd.Timestamp(0, tz=stamps.tz)) // pd.Timedelta(seconds=1)
-        return {name: seconds.astype(column.dtype)}
+    if time_format in (*UNITS, EXCEL):
+        return {name: as_numbers(stamps, time_format).astype(column.dtype)}
     if pd.api.types.is_numeric_dtype(column):  # years, or yyyymmdd
         known = time_format or ("%Y" if column.max() < 10_000 else "%Y%m%d")
         return {name: stamps.strftime(known).astype(column.dtype)}

@@ -183,7 +183,7 @@ class Imputer(Task):
         dataset = data.datasets["test"]
         count = max(1, -(-GAPS // len(known.channels)))
         chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
-        batch = dataset.__getitems__(chosen).to(self.mean.device)
+        batch = dataset.__getitems__(chosen).to(self.device, self.dtype)
         training = self.training
         self.eval()
         result = self.step(batch)
@@ -217,7 +217,7 @@ class Imputer(Task):
 
     def restored(self, values: Float[Tensor, "batch time channels"]) -> Tensor:
         """Scaled values in the user's own units, in float64."""
-        return values.double() * self.std + self.mean
+        return values.to(self.std.device).double() * self.std + self.mean
 
     # Prediction
 

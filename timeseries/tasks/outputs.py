@@ -31,6 +31,10 @@ def write_future(
     picture = table.with_name(table.name.split(".")[0] + ".png")
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
     tables.refuse_existing([table, picture])
+    known, layout = task.description, tables.layout_of(data, range(len(data.usable().series)))
+    columns = [f"{name} {tables.quantile_name(q)}" for name in known.channels for q in levels] or known.channels
+    dimensions = ["step", *(["quantile"] if levels else []), *known.channels]
+    tables.refuse_taken(layout, dimensions if table.suffix in tables.ARRAYS else columns)
     results = trainer.predict(task, datamodule=data)
     values = torch.cat([result.values for result in results])[:, :horizon]
     kept = [task.quantiles.index(level) for level in levels] or [task.point]
@@ -57,11 +61,12 @@ def write_backtest(
     pictures = [table.with_name(f"{stem}_{name}.png") for name in ("forecasts", "error_by_step")]
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
     tables.refuse_existing([table, scores, *pictures])
+    layout = tables.layout_of(data, range(len(data.usable().series)))
+    tables.refuse_taken(layout, backtest.columns_of(task.quantiles))
     positions = backtest.cutoffs_of(data, task.description, cutoffs, step)
     outcomes = backtest.outcomes_of(task, data, positions)
     frame = backtest.frame_of(data, positions, outcomes, task.quantiles)
     if table.suffix in tables.ARRAYS:
-        layout = tables.layout_of(data, range(len(positions)))
         tables.write_dataset(table, backtest.arrays_of(frame, layout, task.quantiles))
     else:
         tables.write_frame(table, frame)

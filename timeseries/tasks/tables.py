@@ -59,6 +59,23 @@ def layout_of(data: SeriesData, numbers: Sequence[int]) -> Layout:
     return Layout(known.time, known.channels, data.units(), rows, arrays)
 
 
+def refuse_taken(layout: Layout, own: Iterable[str]) -> None:
+    """Raises QuintetError where two columns of a table would have one name.
+
+    Args:
+        layout: of the data, whose columns of names and stamps the table has.
+        own: columns that the table has of itself.
+    """
+    seen: set[str] = set()
+    for name in [*layout.labels, layout.time, *own]:
+        if name in seen:
+            raise QuintetError(
+                f"the data have a column called '{name}', which the table to be written has of its own; rename it in "
+                "the data (data.time and data.id name the stamps and the series)"
+            )
+        seen.add(name)
+
+
 def write_forecast(
     path: Path, layout: Layout, stamps: Sequence[pd.Index], values: np.ndarray, levels: Sequence[float]
 ) -> None:
