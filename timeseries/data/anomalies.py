@@ -136,6 +136,10 @@ class AnomalyData(SeriesData):
                         one.tz_localize(stamps.tz) if one.tz is None else one.tz_convert(stamps.tz)
                         for one in (first, last)
                     )
+                elif first.tz is not None or last.tz is not None:
+                    raise QuintetError(
+                        f"data.windows: '{begin}' names an offset from UTC, the stamps do not; leave it out"
+                    )
             else:
                 first, last = int(begin), int(end)
         except (ValueError, TypeError):
@@ -163,6 +167,8 @@ class AnomalyData(SeriesData):
             given = self._read_json(path) if path.suffix.lower() == ".json" else self._read_table(path)
         listed = given if isinstance(given, dict) else {"": given}
         for pairs in listed.values():
+            if not isinstance(pairs, list | tuple):
+                raise QuintetError(f"data.windows: {pairs!r} is no list of windows; give [[begin, end], ...]")
             for pair in pairs:
                 if not isinstance(pair, list | tuple) or len(pair) != 2:
                     raise QuintetError(f"data.windows: {pair!r} is no window; give [begin, end]")
@@ -171,7 +177,7 @@ class AnomalyData(SeriesData):
     def _read_json(self, path: Path) -> Any:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise QuintetError(f"data.windows: {path} cannot be read: {str(error)[:120]}") from None
         if not isinstance(content, dict):
             return content

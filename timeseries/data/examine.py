@@ -327,8 +327,11 @@ def _frequency(stamps: pd.DatetimeIndex | None, groups: dict[str, np.ndarray], r
         return ""
     if reading.frequency:
         try:
-            return pd.tseries.frequencies.to_offset(reading.frequency).freqstr
-        except ValueError:
+            offset = pd.tseries.frequencies.to_offset(reading.frequency)
+            if offset.n < 1:
+                raise ValueError("no step forwards")
+            return offset.freqstr
+        except (ValueError, AttributeError):
             raise QuintetError(
                 f"data.frequency: '{reading.frequency}' is no pandas frequency; e.g. h, 15min, D, W, MS, QS, YS"
             ) from None

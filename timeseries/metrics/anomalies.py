@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-MOST_BUFFERED = 100  # rows of a buffer around anomalies
+NO_SEASON = 100  # rows of the largest buffer of VUS where the data have no season
 THRESHOLDS = 250  # at which curves are read, as in the paper's own code
 
 
@@ -43,14 +43,13 @@ def stretches(flags: Bool[np.ndarray, " rows"]) -> list[tuple[int, int]]:
 
 
 def largest_buffer(labels: Bool[np.ndarray, " rows"], period: int) -> int:
-    """Rows of the largest buffer that tells anything: a season, where there is one, at most 100 rows.
+    """Rows of the largest buffer that tells anything: a season, but no more than anomalies are long in the mean.
 
-    Buffers together also reach no more than a tenth of the rows that are not anomalous: where they reach all of them
-    any scores at all are right everywhere.
+    A buffer that outweighs what it surrounds lets scores that know nothing touch it, and be right.
     """
-    anomalies = max(1, len(stretches(labels)))
-    room = int((~labels).sum()) // (10 * anomalies)
-    return min(period if period > 1 else MOST_BUFFERED, MOST_BUFFERED, room)
+    lengths = [end + 1 - begin for begin, end in stretches(labels)]
+    season = period if period > 1 else NO_SEASON
+    return min(season, round(sum(lengths) / len(lengths))) if lengths else season
 
 
 def volume_under_surface(

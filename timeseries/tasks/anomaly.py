@@ -375,7 +375,7 @@ def measure(
         scores: of each series.
         truth: 1 where a row is anomalous; None where that is not known.
         threshold: above which a row is flagged.
-        period: steps in a season, of which the buffers of VUS have at most as many rows.
+        period: steps in a season; buffers of VUS have at most as many rows, and as anomalies have in the mean.
     """
     known = [np.isfinite(one) if truth is None else np.isfinite(one + own) for one, own in zip(scores, truth or scores)]
     kept = [one[rows] for one, rows in zip(scores, known, strict=True)]
