@@ -325,7 +325,7 @@ def test_backtests_write_the_truth_to_the_bit(untrained):
 
 
 @pytest.mark.parametrize("name", ["channel", "step", "cutoff", "truth", "forecast"])
-def test_names_that_a_table_has_of_its_own_are_refused(untrained, name, tmp_path):
+def test_names_that_a_table_has_of_its_own_are_refused(untrained, name, tmp_path, monkeypatch):
     from quintet.timeseries.tasks.outputs import write_backtest
 
     task, _, frame = untrained
@@ -333,9 +333,52 @@ def test_names_that_a_table_has_of_its_own_are_refused(untrained, name, tmp_path
         given = {"id": name} if column == "unique_id" else {"time": name}
         data = SeriesData(frame.rename(columns={column: name}), **given)
         data.adopt(task.description)
+        if column == "date":
+            monkeypatch.setattr(task.description, "time", name)
         with pytest.raises(QuintetError, match=f"column called '{name}'"):
             write_backtest(task, data, tmp_path, 2, None, None)
     assert list(tmp_path.iterdir()) == []
+
+
+# Pictures of nothing
+
+
+def years_of(axis):
+    from matplotlib.dates import num2date
+
+    return {num2date(limit).year for limit in axis.get_xlim()}
+
+
+def test_axes_of_time_are_those_of_the_stamps_where_nothing_is_drawn():
+    from quintet.timeseries.pictures import Panel, forecast_panels
+    from quintet.timeseries.pictures.anomalies import AnomalyPanel, anomaly_panels
+    from quintet.timeseries.pictures.gaps import GapPanel, gap_panels
+    from quintet.timeseries.pictures.loads import LoadPanel, load_panels
+
+    stamps, nothing = HOURS[:30], np.full(30, np.nan)
+    figures = [
+        forecast_panels([Panel("x", "", stamps, nothing[:24], nothing[:6], nothing[:6])], ""),
+        gap_panels([GapPanel("x", "", stamps, nothing, nothing, {"model": nothing})], ""),
+        anomaly_panels([AnomalyPanel("x", stamps, nothing[:, None], ["a"], nothing, 1.0)], ""),
+        load_panels([LoadPanel("x", stamps, nothing, nothing[:, None], nothing[:, None])], ["a"], [1.0], "W", ""),
+    ]
+    for figure in figures:
+        for axis in figure.axes:
+            assert years_of(axis) <= {2023, 2024}, figure
+
+
+def test_errors_that_nobody_knows_have_no_line():
+    from quintet.timeseries.pictures import error_by_step
+    from quintet.timeseries.pictures.gaps import error_by_gap
+
+    figure = error_by_step({"model": np.ones(3), "ridge": np.full(3, np.nan)}, "error")
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["model (1.000)"]
+    for figure in (
+        error_by_step({"model": np.full(3, np.nan)}, "error"),
+        error_by_gap({"model": np.full(2, np.nan)}, (1, 2), "error"),
+    ):
+        assert figure.axes[0].get_legend() is None
+        assert "nothing was observed" in figure.axes[0].texts[0].get_text()
 
 
 # Devices and precisions

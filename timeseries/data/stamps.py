@@ -165,7 +165,9 @@ def _of_numbers(
         what = f"is {first}, neither a year nor yyyymmdd"
         if known:
             return None, Fault(where, what, f"give {told}; or name the columns to forecast with data.target")
-        remedy = "give data.time_format (unix, unix_ms, excel, %Y%m%d%H, ...), or data.time of another column"
+        remedy = (
+            "give data.time_format=unix for seconds since 1970 (or unix_ms, excel, ...), or data.time of another column"
+        )
         return None, Fault(where, what, remedy)
     stamps = of_numbers(numbers, time_format)
     if known and time_format not in known and implausible(stamps):
