@@ -114,7 +114,15 @@ class DataModule(Described, L.LightningDataModule):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether a file or folder of the user's looks like this kind of data, for `quintet inspect`."""
+        """Whether a file or folder of the user's looks like this kind of data, for `quintet inspect`.
+
+        Raises QuintetError where it is of a format of this kind and cannot be read.
+        """
+        return False
+
+    @classmethod
+    def reads(cls, path: Path) -> bool:
+        """Whether a path is of a format of this kind, so that options could say how it is to be read."""
         return False
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
@@ -183,6 +191,11 @@ class DataModule(Described, L.LightningDataModule):
         dataset = self._dataset(stage)
         if self.trainer is None or self.trainer.world_size == 1:
             return self._loader(dataset)
+        if len(dataset) < self.trainer.world_size:
+            raise QuintetError(
+                f"the {stage} part has {len(dataset)} samples for {self.trainer.world_size} processes; give fewer "
+                "trainer.devices, or more data to that part"
+            )
         # Torch's own sampler repeats samples to fill up the last batch, and the metrics would count them twice.
         sampler = UnrepeatedDistributedSampler(
             dataset, num_replicas=self.trainer.world_size, rank=self.trainer.global_rank, shuffle=False

@@ -7,6 +7,7 @@ that come from data (paths of images, ids of a table) places below one folder, `
 import contextlib
 import hashlib
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ LONGEST = 120  # bytes of one part of a name: file systems take 255, and what is
 def written_whole(
     path: Path, made: bool = False, replace: bool = False, remedy: str = "give another output=FILE"
 ) -> Iterator[Path]:
-    """A file beside `path` to write; it gets its name when everything went well, and nothing is left otherwise.
+    """A file or folder beside `path` to write; it gets its name when all went well, and nothing is left otherwise.
 
     Args:
         path: where the file is to be.
@@ -41,8 +42,7 @@ def written_whole(
         yield partial
         if not replace:
             refuse_existing(path)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        _reach_disk(partial)
         os.replace(partial, path)
         done = True
     except Exception as error:
@@ -51,10 +51,33 @@ def written_whole(
         raise QuintetError(f"cannot write {path} ({reason}); {remedy}") from error
     finally:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
         if made and not done:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # empty where the file was not kept
+
+
+def _reach_disk(path: Path) -> None:
+    """Waits until a file, or every file of a folder, is on the disk."""
+    for file in [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]:
+        with file.open("rb+") as opened:
+            os.fsync(opened.fileno())
+
+
+def plain_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: one that would begin it gets an apostrophe before it.
+
+    Numbers stay as they are. For cells and headers of CSV files whose text comes from data.
+    """
+    # A bare carriage return begins a new row for those who read the file, and is not put into quotes.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.lstrip().startswith(("=", "+", "-", "@")) and not text.startswith(("\t", "\n")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def refuse_existing(path: Path, option: str = "output=FILE") -> None:

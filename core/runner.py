@@ -1,6 +1,7 @@
 """Runs one verb: the Lightning CLI with quintet's run folder, checkpoints and closing summary."""
 
 import contextlib
+import inspect
 import logging
 import os
 import warnings
@@ -402,28 +403,57 @@ def _quieten_lightning() -> None:
 
 
 def build_data(path: str, overrides: Sequence[str], config_dir: str | None = None) -> DataModule:
-    """The data module for a path of the user's: the one `data=GROUP` names, else the first that recognises the path."""
-    if not Path(path).exists():
+    """The data module for a path of the user's: the one `data=GROUP` names, else the first that recognises the path.
+
+    Raises QuintetError where none does: with the reason of the one whose format it is, if it knows one.
+    """
+    if not Path(path).is_file() and not Path(path).is_dir():
+        if Path(path).exists():
+            raise QuintetError(f"{path} is no regular file and no folder; copy what it gives into a file")
         raise QuintetError(f"no file or folder {path}")
     chosen = [item.split("=", 1)[1] for item in overrides if item.startswith("data=")]
     rest, values = composition.split_values([item for item in overrides if not item.startswith("data=")], ("data",))
     if rest:
         raise QuintetError(f"quintet inspect does not understand '{rest[0]}'; it takes data=GROUP and data.key=value")
-    groups = chosen or composition.config_names("data", config_dir)
+    options = {key.split(".")[1] for key in values}
+    group = chosen[0] if chosen else _group_of(Path(path), options, config_dir)
+    config = composition.compose([f"data={group}"], config_dir)
+    data_type = composition.import_class(config.data._target_, "data")
+    for key, value in {f"data.{data_type.files or 'root'}": path, **values}.items():
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    node = composition.class_path_form(composition.plain(config)["data"])
+    composition.check_options(node, "data")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(DataModule, "data")
+    return parser.instantiate(parser.parse_object({"data": node})).data
+
+
+def _group_of(path: Path, options: set[str], config_dir: str | None) -> str:
+    """The data group whose module recognises a path, or else one that reads its format and takes the options."""
+    groups = composition.config_names("data", config_dir)
+    recognised: list[str] = []
+    reading: list[str] = []
+    reason: QuintetError | None = None
     for group in groups:
         config = composition.compose([f"data={group}"], config_dir)
         let_in_own_code(str(config.data._target_))
         data_type = composition.import_class(config.data._target_, "data")
-        if not chosen and not data_type.recognises(Path(path)):
-            continue
-        for key, value in {f"data.{data_type.files or 'root'}": path, **values}.items():
-            OmegaConf.update(config, key, value, force_add=True)
-        node = composition.class_path_form(composition.plain(config)["data"])
-        composition.check_options(node, "data")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(DataModule, "data")
-        return parser.instantiate(parser.parse_object({"data": node})).data
-    raise QuintetError(f"no data module recognises {path}; name one with data=GROUP: {', '.join(groups)}")
+        taken = options <= set(inspect.signature(data_type.__init__).parameters)
+        try:
+            if data_type.recognises(path):
+                if taken:
+                    return group
+                recognised.append(group)
+        except QuintetError as error:
+            reason = reason or error
+        if data_type.reads(path) and taken:
+            reading.append(group)
+    if recognised or (options and reading):
+        return [*recognised, *reading][0]
+    if reason is not None:
+        raise reason
+    named = f"; it could be {' or '.join(reading)}" if reading else ""
+    raise QuintetError(f"no data module recognises {path}{named}; name one with data=GROUP: {', '.join(groups)}")
 
 
 def _shown(path: Path) -> str:

@@ -6,6 +6,7 @@ brings its own, so `load_task(path)` needs nothing but the file.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import zlib
@@ -227,6 +228,34 @@ class Task(Described, L.LightningModule):
             for network in self.children():
                 if any(True for _ in network.parameters()):
                     network.compile()
+
+    def setup(self, stage: str) -> None:
+        self.check_precision(self.trainer)
+
+    def check_precision(self, trainer: L.Trainer) -> None:
+        """Raises QuintetError for precisions in which a task is not right."""
+        if (precision := str(trainer.precision)) in ("16-true", "bf16-true"):
+            mixed = precision.replace("true", "mixed")
+            raise QuintetError(
+                f"trainer.precision={precision} would round targets and statistics too, and shift what is measured and "
+                f"predicted; give trainer.precision={mixed}, which computes as fast and keeps them, or 32-true"
+            )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Task":
+        # Statistics and sums of metrics are in float64 so as to be exact. They stay so whatever the weights become,
+        # and stay on the CPU where a device has no float64 (Apple's).
+        @functools.wraps(fn)
+        def moved(tensor: Tensor) -> Tensor:
+            if tensor.dtype != torch.float64 or isinstance(tensor, nn.Parameter):
+                return fn(tensor)
+            try:
+                found = fn(tensor)
+                return found if found.dtype == torch.float64 else tensor.to(found.device)
+            except (TypeError, RuntimeError):
+                fn(torch.zeros_like(tensor, dtype=torch.float32))  # raises what has nothing to do with float64
+                return tensor
+
+        return super()._apply(moved, recurse)
 
     def configure_model(self) -> None:
         if self.description is None:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ...core.errors import QuintetError, nearest
-from .examine import examine
+from .examine import examine, time_columns
 from .files import Given, Source, read
 from .gaps import refuse_unread
 from .series import SeriesData
-from .stamps import find_time, shown
+from .stamps import shown
 from .whole import steps_between
 from .windows import SeriesDescription, WindowDataset
 
@@ -36,6 +36,7 @@ class AnomalyData(SeriesData):
         windows: begin and end of each anomaly, both included: a list, a JSON file of one (also by file or series name,
             as NAB has it), or a CSV with columns begin and end (and the series' names).
         stride: rows between windows of validation, test and prediction, at most `horizon`.
+        split: as of `SeriesData`; None leaves a fifth of the rows to validation and two to the test.
         **series: further arguments of `SeriesData`: time, id, target, split, scale, period, frequency, duplicates, ...
 
     Raises:
@@ -53,7 +54,8 @@ class AnomalyData(SeriesData):
         **series: Any,
     ) -> None:
         refuse_unread(series, "an anomaly detector")
-        super().__init__(path, context, horizon, **series)
+        split = series.pop("split", None)
+        super().__init__(path, context, horizon, split={"val": 0.2, "test": 0.4} if split is None else split, **series)
         if not 1 <= stride <= horizon:
             raise QuintetError(
                 f"data.stride is {stride}; give 1 to data.horizon={horizon}, so that every row is scored"
@@ -65,7 +67,7 @@ class AnomalyData(SeriesData):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return False
+        return False  # any table of series could be one
 
     def adopt(self, description: SeriesDescription) -> None:
         super().adopt(description)
@@ -83,7 +85,7 @@ class AnomalyData(SeriesData):
             raise QuintetError(f"data.label: no column '{name}'; {nearest(str(name), map(str, frame.columns))}")
         if name is None:
             return source
-        time = [source.time] if source.time and self.reading.time is None else find_time(frame, self.reading.time)
+        time = time_columns(source, self.reading)
         kept = [*time, *(source.series or self.reading.ids), name]
         self._labelled = replace(source, frame=frame[list(dict.fromkeys(kept))])
         self._label_column = name
@@ -134,6 +136,10 @@ class AnomalyData(SeriesData):
                         one.tz_localize(stamps.tz) if one.tz is None else one.tz_convert(stamps.tz)
                         for one in (first, last)
                     )
+                elif first.tz is not None or last.tz is not None:
+                    raise QuintetError(
+                        f"data.windows: '{begin}' names an offset from UTC, the stamps do not; leave it out"
+                    )
             else:
                 first, last = int(begin), int(end)
         except (ValueError, TypeError):
@@ -161,6 +167,8 @@ class AnomalyData(SeriesData):
             given = self._read_json(path) if path.suffix.lower() == ".json" else self._read_table(path)
         listed = given if isinstance(given, dict) else {"": given}
         for pairs in listed.values():
+            if not isinstance(pairs, list | tuple):
+                raise QuintetError(f"data.windows: {pairs!r} is no list of windows; give [[begin, end], ...]")
             for pair in pairs:
                 if not isinstance(pair, list | tuple) or len(pair) != 2:
                     raise QuintetError(f"data.windows: {pair!r} is no window; give [begin, end]")
@@ -169,7 +177,7 @@ class AnomalyData(SeriesData):
     def _read_json(self, path: Path) -> Any:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise QuintetError(f"data.windows: {path} cannot be read: {str(error)[:120]}") from None
         if not isinstance(content, dict):
             return content

@@ -176,12 +176,12 @@ def _column(frame: pd.DataFrame, option: str, given: str | None, otherwise: str 
 
 def _order_column(frame: pd.DataFrame, given: str | None, lowered: dict[str, str]) -> str | None:
     """A column of plain numbers that only says in which order rows come; None where stamps are dates, or absent."""
-    if given is None and find_time(frame, None):
+    if given is None and find_time(frame, None, doubtful=False):
         return None
     name = given or next((lowered[name] for name in ORDER_NAMES if name in lowered), None)
     if name is None or name not in frame or not pd.api.types.is_numeric_dtype(frame[name]):
         return None
-    return None if find_time(frame[[name]], None) else name
+    return None if find_time(frame[[name]], None, doubtful=False) else name
 
 
 def _out_of_order(source: Source, frame: pd.DataFrame, identifier: str | None, order: str) -> Fault | None:

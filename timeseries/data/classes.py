@@ -148,16 +148,17 @@ class LabelledSeries(DataModule):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        try:
-            if archive_files(path):
-                return True
-        except QuintetError:
+        if archive_files(path):
             return True
         # root/CLASS/*.csv or root/train/CLASS/*.csv and nothing else; a folder of files alone may be anything.
         if not path.is_dir() or format_of(path) is not None:
             return False
         tables = [file for pattern in ("*/*", "*/*/*") for file in path.glob(pattern) if file.is_file()]
         return bool(tables) and all(format_of(file) for file in tables)
+
+    @classmethod
+    def reads(cls, path: Path) -> bool:
+        return path.suffix.lower() == ".ts"
 
     def adopt(self, description: LabelledSeriesDescription) -> None:
         super().adopt(description)

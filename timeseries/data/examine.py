@@ -14,6 +14,25 @@ from .files import Source
 from .stamps import find_time, grid_of, infer_frequency, parse_stamps, shown
 
 SERIES_NAMES = ("unique_id", "item_id", "series_id", "ts_id", "series")
+# Names of columns that, where they rise by one step from row to row, only number the rows.
+COUNTERS = {
+    "",
+    "index",
+    "row",
+    "row_id",
+    "row_number",
+    "rownum",
+    "id",
+    "no",
+    "no.",
+    "nr",
+    "nr.",
+    "#",
+    "obs",
+    "t",
+    "step",
+}
+COUNTERS |= {"time", "timestamp", "seconds"}
 SPARSEST = 20  # a grid with more stamps than this times the rows is a mistaken frequency
 
 Duplicates = Literal["raise", "first", "last", "mean"]
@@ -87,6 +106,7 @@ class Examination:
     categories: dict[str, list[str]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)  # columns of words that are not read
 
 
 def examine(source: Source, reading: Reading, demanded: bool = False) -> Examination:
@@ -102,7 +122,7 @@ def examine(source: Source, reading: Reading, demanded: bool = False) -> Examina
     frame = source.frame
     found = Examination(source.where, len(frame), remarks=list(source.remarks))
     identifiers = _find_series(source, reading.ids)
-    time = [source.time] if source.time and reading.time is None else find_time(frame, reading.time)
+    time = time_columns(source, reading)
     found.id = ", ".join(identifiers)
     # One column keeps its name; several that make a stamp up, or none, become "time" or "row".
     found.time = str(time[0]) if len(time) == 1 else "time" if time else "row"
@@ -122,6 +142,7 @@ def examine(source: Source, reading: Reading, demanded: bool = False) -> Examina
         table.stamps, faults = parse_stamps(source, time, reading.time_format, reading.time_zone)
         found.faults += faults
     else:
+        refuse_unused(reading)
         found.remarks.append("no column holds dates: rows are numbered in their order (data.time names one)")
     groups = _groups(source, identifiers, found)
     if found.faults or not names:
@@ -133,6 +154,22 @@ def examine(source: Source, reading: Reading, demanded: bool = False) -> Examina
     _leave_out_empty(source, found)
     _remark(found, reading)
     return found
+
+
+def time_columns(source: Source, reading: Reading) -> list[str]:
+    """The column of stamps, or several that make one up; empty where there is none."""
+    if source.time and reading.time is None:
+        return [source.time]
+    return find_time(source.frame, reading.time, reading.time_format)
+
+
+def refuse_unused(reading: Reading) -> None:
+    """Raises QuintetError for options of stamps where no column holds any."""
+    for option in ("time_format", "time_zone", "frequency"):
+        if (value := getattr(reading, option)) is not None:
+            raise QuintetError(
+                f"data.{option}={value}: no column holds dates that it could be of; name one with data.time"
+            )
 
 
 @dataclass
@@ -219,16 +256,32 @@ def _find_channels(
     for name in frame.columns:
         if name in taken:
             continue
+        if _numbers_rows(name, frame[name]):
+            found.remarks.append(f"column '{name}' numbers the rows and is not read (data.target would name it)")
+            continue
         filled = frame[name].dropna()
         dated = filled.dtype.kind == "M" or isinstance(filled.dtype, pd.DatetimeTZDtype)
         if dated or pd.to_numeric(filled, errors="coerce").isna().mean() > 0.5:
             found.remarks.append(f"column '{name}' holds no numbers and is not read")
+            if not dated:
+                found.words.append(str(name))
         else:
             names.append(name)
     if not names:
         remedy = "name the columns to forecast with data.target, the column of series' names with data.id"
         found.faults.append(Fault(source.where, "has no column of numbers beside its stamps", remedy))
     return names
+
+
+def _numbers_rows(name: str, column: pd.Series) -> bool:
+    """Whether a column is called like a row's number and rises by one step, but where it begins again."""
+    if str(name).strip().lower() not in COUNTERS and not str(name).startswith("Unnamed: "):
+        return False
+    if column.dtype.kind not in "iuf" or len(column) < 2 or column.isna().any():
+        return False
+    values = column.to_numpy(dtype=np.float64)
+    steps, again = np.diff(values), values[1:] == values[0]
+    return steps[0] > 0 and bool((np.isclose(steps, steps[0]) | again).all())
 
 
 def _numbers(source: Source, names: Iterable[str], found: Examination) -> np.ndarray:
@@ -274,8 +327,11 @@ def _frequency(stamps: pd.DatetimeIndex | None, groups: dict[str, np.ndarray], r
         return ""
     if reading.frequency:
         try:
-            return pd.tseries.frequencies.to_offset(reading.frequency).freqstr
-        except ValueError:
+            offset = pd.tseries.frequencies.to_offset(reading.frequency)
+            if offset.n < 1:
+                raise ValueError("no step forwards")
+            return offset.freqstr
+        except (ValueError, AttributeError):
             raise QuintetError(
                 f"data.frequency: '{reading.frequency}' is no pandas frequency; e.g. h, 15min, D, W, MS, QS, YS"
             ) from None
@@ -294,6 +350,9 @@ def _on_grid(
         )
     label = f" of series '{name}'" if name else ""
     several = "" if found.id else "; or data.id to the column that names the series, if there are several"
+    if found.words and not found.id:
+        named = found.words[0] if len(found.words) == 1 else f"[{','.join(found.words)}]"
+        several = f"; or data.id={named}, if that names the series"
     own = table.stamps[rows]
     # The points of a grid share their stamps, and laying out a calendar takes longer than all else.
     if table.last is not None and own.equals(table.last[0]):

@@ -4,7 +4,7 @@ One row is an observation in time, of one series. Labelled arrays keep what they
 that forecasts can be written the way the data were.
 """
 
-import gzip
+import re
 from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,12 @@ import pandas as pd
 import xarray as xr
 
 from ...core.errors import QuintetError
+from .arrays import open_arrays
+from .csv_files import read_csv
 
 FORMATS = (".csv", ".csv.gz", ".parquet", ".nc", ".zarr")
 BESIDE = (".txt", ".md", ".json", "")  # files that may lie in a folder of series without being any
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 FILE = "file"  # the column that tells the files of a folder apart
 
 Given = str | Path | pd.DataFrame | xr.DataArray | xr.Dataset
@@ -127,22 +130,42 @@ def files_in(folder: Path) -> list[Path]:
     return [] if any(path.is_dir() or path.suffix.lower() not in BESIDE for path in others) else series
 
 
+def names_pictures(frame: pd.DataFrame) -> bool:
+    """Whether a column holds names of image files: a list of photographs may have dates and numbers too."""
+    words = [frame[name].dropna().astype(str).iloc[:20] for name in frame if frame[name].dtype.kind == "O"]
+    return any(len(cells) and cells.str.lower().str.endswith(PICTURES).mean() > 0.5 for cells in words)
+
+
 def _read_file(path: Path, wanted: Wanted) -> Source:
     ending = format_of(path)
     if not path.exists():
         raise QuintetError(f"no file {path}")
     if ending is None:
         raise QuintetError(f"{path} is in no format that is read here; give {', '.join(FORMATS)}")
+    if not path.is_file() and (ending != ".zarr" or not path.is_dir()):
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise QuintetError(f"{path} is {what}; its name says {ending}")
     try:
         if ending in (".nc", ".zarr"):
-            with xr.open_dataset(path, engine="zarr" if ending == ".zarr" else None) as dataset:
-                return _from_dataset(dataset.load(), str(path), wanted)
+            return _from_dataset(open_arrays(path), str(path), wanted)
         if ending == ".parquet":
             return Source(str(path), _plain(pd.read_parquet(path)))
-        return Source(str(path), _read_csv(path), first_row=2)
-    except (OSError, ValueError, KeyError, pd.errors.ParserError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise QuintetError(f"{path} cannot be read: {first}") from None
+        return Source(str(path), read_csv(path), first_row=2)
+    except QuintetError:
+        raise
+    # Whatever the libraries raise that read these formats: a file can be damaged in more ways than they foresee.
+    except Exception as error:
+        raise QuintetError(f"{path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What a library says of a file it cannot read, in one line."""
+    if isinstance(error, MemoryError):
+        return "it says it holds more than fits into memory"
+    if re.search(r"cftime|calendar '(?!standard|gregorian|proleptic)", str(error)):
+        return "its stamps are of a calendar of models, which has no dates; use dataset.convert_calendar('standard')"
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first.removeprefix("Error tokenizing data. C error: ")[:160]
 
 
 def _read_folder(folder: Path, wanted: Wanted) -> Source:
@@ -180,14 +203,6 @@ def _read_folder(folder: Path, wanted: Wanted) -> Source:
     )
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A CSV with the separator its header shows."""
-    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rt", encoding="utf-8-sig") as file:
-        header = file.readline()
-    separator = max(",;\t", key=header.count)
-    return pd.read_csv(path, sep=separator if separator in header else ",", low_memory=False, skipinitialspace=True)
-
-
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with a meaningful index, such as pandas writes into parquet, as columns."""
     index = frame.index
@@ -196,7 +211,13 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame.reset_index(drop=True) if numbered else frame.rename_axis(index="time").reset_index()
     else:
         frame = frame.reset_index()
-    return frame.set_axis([str(name) for name in frame.columns], axis=1)
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
+    spans = {
+        name: frame[name].dt.to_timestamp()
+        for name in frame.columns[frame.columns.duplicated(keep=False) == 0]
+        if isinstance(frame[name].dtype, pd.PeriodDtype)
+    }
+    return frame.assign(**spans)  # a month or quarter stands at its begin
 
 
 def _from_dataset(dataset: xr.Dataset, where: str, wanted: Wanted) -> Source:

@@ -17,7 +17,7 @@ from ..metrics.scores import seasonal_scales
 from ..models.covariates import ROLES
 from .examine import Duplicates, Examination, Reading, Series, examine
 from .features import features_of, fitted, unfit, unseen
-from .files import Given, Labels, Source, Wanted, files_in, format_of, read
+from .files import Given, Labels, Source, Wanted, files_in, format_of, names_pictures, read
 from .report import report
 from .splits import Rows, Split, check_split, rows_of
 from .stamps import calendar_of, extended, find_time, same_step, season_of, shown
@@ -46,12 +46,13 @@ class SeriesData(DataModule):
         id: column, or columns, of the series' names; None finds one called unique_id or the like, or takes all
             dimensions beside time; else there is one series.
         target: columns to forecast; None takes all that hold numbers and have no other role.
-        split: "ett-hour", or where validation and test begin: shares of the rows or dates.
+        split: "ett-hour", or where validation and test begin: shares of the rows or dates; None means a fifth each.
         scale: "standard" subtracts the mean and divides by the standard deviation of each channel; "none" does not.
         period: steps in a season; None takes that of the frequency (24 of hours, 7 of days, 12 of months).
         calendar: calendar features for models that read them: minute, hour, weekday, day, yearday, month.
         frequency: pandas alias of the step, e.g. 15min; None finds it.
-        time_format: of the stamps, as `datetime.strptime` takes it; "unix" for seconds since 1970.
+        time_format: of the stamps, as `datetime.strptime` takes it; of numbers also "unix" for seconds since 1970,
+            "unix_ms", "unix_us" and "unix_ns", and "excel" for the days of a spreadsheet.
         time_zone: to which stamps with an offset are brought, and in which those without are.
         sort: sort rows that go back in time instead of refusing them.
         duplicates: which of several rows with one stamp is taken: first, last, mean; "raise" refuses them.
@@ -79,7 +80,7 @@ class SeriesData(DataModule):
         context: int = 96,
         horizon: int = 24,
         time: str | list[str] | None = None,
-        id: str | None = None,
+        id: str | list[str] | None = None,
         target: list[str] | None = None,
         split: Split | None = None,
         scale: Literal["standard", "none"] = "standard",
@@ -128,16 +129,21 @@ class SeriesData(DataModule):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        if format_of(path) is None and not (path.is_dir() and files_in(path)):
+        if not cls.reads(path):
             return False
-        try:
-            source = read(path)
-            if not (source.time or find_time(source.frame, None)):
-                return False
-            # A list of photographs may have a date too, but most of its columns are text.
-            return 2 * len(examine(source, Reading()).channels) >= source.frame.shape[1] - 1
-        except QuintetError:
+        source = read(path)
+        if names_pictures(source.frame):
             return False
+        if not (source.time or find_time(source.frame, None)):
+            raise QuintetError(
+                f"{path} has no column of dates; name it with data.time, or give data=timeseries/series where "
+                "the rows are in their order"
+            )
+        return bool(examine(source, Reading()).channels)
+
+    @classmethod
+    def reads(cls, path: Path) -> bool:
+        return format_of(path) is not None or (path.is_dir() and bool(files_in(path)))
 
     def adopt(self, description: SeriesDescription) -> None:
         for name, own, trained in zip(

@@ -62,4 +62,6 @@ def _row_at(series: Series, begin: float | str, part: str) -> int:
         raise QuintetError(f"data.split: '{begin}' for {part} is no date; e.g. 2024-01-01") from None
     if series.stamps.tz and stamp.tz is None:
         stamp = stamp.tz_localize(series.stamps.tz)
+    if series.stamps.tz is None and stamp.tz is not None:
+        raise QuintetError(f"data.split: '{begin}' names an offset from UTC, the stamps do not; leave it out")
     return int(series.stamps.searchsorted(stamp))

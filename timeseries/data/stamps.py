@@ -11,6 +11,7 @@ import pandas as pd
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
 from .files import Source
+from .stamp_formats import CERTAIN, EXCEL, UNITS, check_format, implausible, of_numbers, orders, readings
 
 DATE_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp", "day", "week", "month", "year")
 PARTS = ("year", "quarter", "month", "day", "hour", "minute", "second")
@@ -30,8 +31,17 @@ CALENDAR = {
 }
 
 
-def find_time(frame: pd.DataFrame, given: str | Sequence[str] | None) -> list[str]:
-    """The column of stamps, or several that make one up (year, month, ...); empty where there is none."""
+def find_time(
+    frame: pd.DataFrame, given: str | Sequence[str] | None, time_format: str | None = None, doubtful: bool = True
+) -> list[str]:
+    """The column of stamps, or several that make one up (year, month, ...); empty where there is none.
+
+    Args:
+        frame: the table.
+        given: what the user says.
+        time_format: of the stamps, where the user says it: a column of their name then is one of stamps.
+        doubtful: take numbers that look like stamps, too, though only the user can say how they are read.
+    """
     if given is not None:
         columns = [given] if isinstance(given, str) else list(given)
         for name in columns:
@@ -42,29 +52,47 @@ def find_time(frame: pd.DataFrame, given: str | Sequence[str] | None) -> list[st
     if "year" in lowered and {"month", "quarter"} & lowered.keys():
         return [lowered[part] for part in PARTS if part in lowered]
     named = [lowered[name] for name in DATE_NAMES if name in lowered]
-    others = [name for name in frame.columns if name not in named and not pd.api.types.is_numeric_dtype(frame[name])]
-    return next(([name] for name in [*named, *others] if _looks_like_dates(frame[name])), [])
+    if named and time_format is not None:
+        return named[:1]
+    numeric = [name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
+    others = [name for name in frame.columns if name not in [*named, *numeric]]
+    certain = (name for name in [*named, *others] if _looks_like_dates(frame[name], time_format))
+    if (found := next(certain, None)) is not None or not doubtful:
+        return [] if found is None else [found]
+    # Numbers since 1970 that rise are stamps whatever they are called; other forms are so by their column's name alone.
+    suspected = (
+        name
+        for name in [*named, *numeric]
+        if (known := readings(_numbers(frame[name]).dropna()))
+        and (name in named or (known[0].startswith("unix") and frame[name].is_monotonic_increasing))
+    )
+    return [name for name in (next(suspected, None),) if name is not None]
 
 
-def _looks_like_dates(column: pd.Series) -> bool:
+def _numbers(column: pd.Series) -> pd.Series:
+    """A column as numbers, also where they are text of digits alone; empty where it holds anything else."""
+    if column.dtype == bool or column.dtype.kind not in "iufO":
+        return pd.Series(dtype=float)
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    text = column.dropna().astype(str)
+    return text.astype("int64") if len(text) and text.str.fullmatch(r"\d{4,14}").all() else pd.Series(dtype=float)
+
+
+def _looks_like_dates(column: pd.Series, time_format: str | None) -> bool:
     if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
         return True
     probed = column.dropna().iloc[:PROBED]
+    if len(numbers := _numbers(probed)):
+        known = readings(numbers)
+        return len(known) == 1 and known[0] in CERTAIN
     if pd.api.types.is_numeric_dtype(column):
-        return len(probed) > 0 and _format_of_numbers(probed) is not None
+        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of formats that differ from row to row
-        parsed = pd.to_datetime(probed, errors="coerce", utc=True)
+        given = time_format if time_format not in (*UNITS, EXCEL) else None
+        parsed = pd.to_datetime(probed, format=given, errors="coerce", utc=True)
     return len(probed) > 0 and bool(parsed.notna().mean() > 0.5)
-
-
-def _format_of_numbers(numbers: pd.Series) -> str | None:
-    """The date format of numbers that are years or read as yyyymmdd."""
-    if (numbers % 1 != 0).any():
-        return None
-    if numbers.between(1000, 3000).all():
-        return "%Y"
-    return "%Y%m%d" if numbers.between(10_000_000, 99_991_231).all() else None
 
 
 def parse_stamps(
@@ -75,33 +103,37 @@ def parse_stamps(
     Args:
         source: the table.
         columns: one column, or several that make a stamp up.
-        time_format: of the stamps, as `datetime.strptime` takes it, or "unix" for seconds since 1970.
+        time_format: of the stamps, as `datetime.strptime` takes it; of numbers also "unix" (seconds since 1970),
+            "unix_ms", "unix_us", "unix_ns" and "excel".
         zone: time zone to which stamps with an offset are brought, and which those without are in.
     """
+    if time_format is not None:
+        check_format(time_format)
     if len(columns) > 1:
+        if time_format is not None:
+            raise QuintetError(f"data.time_format: {', '.join(columns)} make up the stamps; leave the format out")
         return _composed(source, columns)
     column, name = source.frame[columns[0]], columns[0]
     if column.isna().any():
         return None, [Fault(source.row(int(column.isna().argmax())), f"has no stamp in '{name}'", "add it")]
-    text = None
+    text, numbers = None, _numbers(column)
     try:
-        if pd.api.types.is_numeric_dtype(column) and time_format == "unix":
-            stamps = pd.to_datetime(column, unit="s")
-        elif pd.api.types.is_numeric_dtype(column):
-            known = time_format or _format_of_numbers(column)
-            if known is None:
-                remedy = "give data.time_format=unix for seconds since 1970, or data.time of another column"
-                what = f"is {column.iloc[0]}, neither a year nor yyyymmdd"
-                return None, [Fault(f"{source.where} column '{name}'", what, remedy)]
-            stamps = pd.to_datetime(column.astype("int64").astype(str), format=known)
-        elif column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
+        if column.dtype.kind == "M" or isinstance(column.dtype, pd.DatetimeTZDtype):
+            if time_format is not None:
+                raise QuintetError(f"data.time_format: '{name}' holds dates already; leave the format out")
             stamps = column
+        elif len(numbers):
+            stamps, fault = _of_numbers(source, name, numbers, time_format)
+            if fault:
+                return None, [fault]
         else:
             text = column.astype(str).str.strip()
-            if fault := _mixed_zones(source, name, text, zone):
+            if fault := _mixed_zones(source, name, text, zone) or (
+                _several_orders(source, name, text) if time_format is None else None
+            ):
                 return None, [fault]
             stamps = _read_text(text, time_format)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError):
         return None, [_unreadable(source, name, column.astype(str) if text is None else text, time_format)]
     stamps = pd.DatetimeIndex(stamps)
     if zone:
@@ -119,11 +151,51 @@ def parse_stamps(
     return stamps, []
 
 
+def _of_numbers(
+    source: Source, name: str, numbers: pd.Series, time_format: str | None
+) -> tuple[pd.Series | None, Fault | None]:
+    """Stamps of numbers in the format that was given, or the only one they can have if that is beyond doubt."""
+    known, where, first = readings(numbers), f"{source.where} column '{name}'", numbers.iloc[0]
+    told = " or ".join(
+        f"data.time_format={one} ({first} is {shown(of_numbers(numbers.iloc[:1], one).iloc[0])})" for one in known
+    )
+    if time_format is None:
+        if len(known) == 1 and known[0] in CERTAIN:
+            return of_numbers(numbers, known[0]), None
+        what = f"is {first}, neither a year nor yyyymmdd"
+        if known:
+            return None, Fault(where, what, f"give {told}; or name the columns to forecast with data.target")
+        remedy = (
+            "give data.time_format=unix for seconds since 1970 (or unix_ms, excel, ...), or data.time of another column"
+        )
+        return None, Fault(where, what, remedy)
+    stamps = of_numbers(numbers, time_format)
+    if known and time_format not in known and implausible(stamps):
+        what = f"is {first}, which as {time_format} is {shown(stamps.iloc[0])}"
+        return None, Fault(where, what, f"give {told}")
+    return stamps, None
+
+
+def _several_orders(source: Source, name: str, text: pd.Series) -> Fault | None:
+    """What to ask where day and month may stand in either order."""
+    found = orders(text)
+    if found is None or len(found) < 2:
+        return None
+    differing = list(found.values())
+    at = int((differing[0] != differing[1]).to_numpy().argmax())
+    row = differing[0].index[at]
+    told = " or ".join(f"data.time_format='{one}' ({shown(stamps[row])})" for one, stamps in found.items())
+    what = f"has '{text[row]}' in '{name}', of which day and month may stand in either order, as in all rows"
+    return Fault(source.row(int(text.index.get_loc(row))), what, f"give {told}")
+
+
 def _read_text(text: pd.Series, time_format: str | None) -> pd.Series:
     several = text.str.extract(OFFSET)[0].where(text.str.len() > 10).nunique() > 1
+    order = next(iter(orders(text) or [""])) if time_format is None else ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pd.to_datetime(text, format=time_format, utc=True if several else None)
+        day, year = order.startswith("%d"), order.startswith("%y")
+        return pd.to_datetime(text, format=time_format, dayfirst=day, yearfirst=year, utc=True if several else None)
 
 
 def _mixed_zones(source: Source, name: str, text: pd.Series, zone: str | None) -> Fault | None:
@@ -143,9 +215,10 @@ def _mixed_zones(source: Source, name: str, text: pd.Series, zone: str | None) -
 
 
 def _unreadable(source: Source, name: str, text: pd.Series, time_format: str | None) -> Fault:
+    known = None if time_format in (*UNITS, EXCEL) else time_format
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        bad = pd.to_datetime(text, format=time_format, errors="coerce", utc=True).isna()
+        bad = pd.to_datetime(text, format=known, errors="coerce", utc=True).isna()
     at = int(bad.argmax())
     remedy = "correct it, or give the format of all as data.time_format, e.g. %d.%m.%Y"
     return Fault(source.row(at), f"has '{text.iloc[at]}' in '{name}', which is no date like those above it", remedy)

@@ -14,7 +14,7 @@ class Sunspots(SeriesData):
     Args:
         context: years the model sees.
         horizon: years it forecasts.
-        split: where validation and test begin: shares of the years or dates.
+        split: where validation and test begin: shares of the years or dates; None means {val: 0.15, test: 0.2}.
         batch_size: windows in a batch.
         num_workers: processes that cut windows.
         seed: of the order.
@@ -36,7 +36,7 @@ class Sunspots(SeriesData):
             "sunspots",
             context,
             horizon,
-            split=split,
+            split={"val": 0.15, "test": 0.2} if split is None else split,
             period=11,
             batch_size=batch_size,
             num_workers=num_workers,

@@ -42,6 +42,8 @@ def read_ts(path: Path, split: str | None = None) -> tuple[list[Case], list[Faul
         path: of the file.
         split: the part its series belong to.
     """
+    if not path.is_file():
+        raise QuintetError(f"{path} is no regular file")
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:

@@ -55,7 +55,7 @@ class WholeWindows(SeriesData):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return False
+        return False  # any table of series could be one
 
     def adopt(self, description: SeriesDescription) -> None:
         own, trained = self.constructor_arguments.get("length"), description.context + description.horizon

@@ -82,10 +82,13 @@ class Windows(NamedTuple):
     position: Tensor
     covariates: Covariates | None = None
 
-    def to(self, device: torch.device | str) -> "Windows":
-        """The same windows on another device."""
-        moved = [part.to(device) for part in self[:6]]
-        return Windows(*moved, self.covariates and Covariates(*(part.to(device) for part in self.covariates)))
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Windows":
+        """The same windows on another device, what is no number of a row in another type where one is given."""
+
+        def moved(part: Tensor) -> Tensor:
+            return part.to(device, dtype if part.is_floating_point() else None)
+
+        return Windows(*map(moved, self[:6]), self.covariates and Covariates(*map(moved, self.covariates)))
 
 
 class WindowDataset(Dataset):

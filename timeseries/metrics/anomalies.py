@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
+NO_SEASON = 100  # rows of the largest buffer of VUS where the data have no season
 THRESHOLDS = 250  # at which curves are read, as in the paper's own code
 
 
@@ -39,6 +40,16 @@ def stretches(flags: Bool[np.ndarray, " rows"]) -> list[tuple[int, int]]:
     """First and last row of each unbroken stretch of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
     return [(int(begin), int(end) - 1) for begin, end in edges.reshape(-1, 2)]
+
+
+def largest_buffer(labels: Bool[np.ndarray, " rows"], period: int) -> int:
+    """Rows of the largest buffer that tells anything: a season, but no more than anomalies are long in the mean.
+
+    A buffer that outweighs what it surrounds lets scores that know nothing touch it, and be right.
+    """
+    lengths = [end + 1 - begin for begin, end in stretches(labels)]
+    season = period if period > 1 else NO_SEASON
+    return min(season, round(sum(lengths) / len(lengths))) if lengths else season
 
 
 def volume_under_surface(

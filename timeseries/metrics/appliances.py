@@ -31,6 +31,8 @@ class ApplianceMetric(Metric):
     def update(
         self, predictions: Float[Tensor, "batch time appliances"], targets: Float[Tensor, "batch time appliances"]
     ) -> None:
+        # To the CPU where a device has no float64, and nowhere else: that is where the sums are then.
+        predictions, targets = predictions.to(self.above.device), targets.to(self.above.device)
         counted = targets.isfinite()
         estimate = predictions.double().clamp(min=0) * self.scale
         truth = targets.double().nan_to_num(0.0) * self.scale

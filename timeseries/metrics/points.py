@@ -21,7 +21,7 @@ class ForecastMetric(Metric):
         super().__init__()
         self.point = point
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -38,6 +38,8 @@ class ForecastMetric(Metric):
         return self.total / self.count.where(self.count > 0, torch.nan)
 
     def _add(self, errors: Tensor, targets: Tensor) -> None:
+        # To the CPU where a device has no float64, and nowhere else: that is where the sums are then.
+        errors, targets = errors.to(self.total.device), targets.to(self.total.device)
         counted = targets.isfinite()
         # Zeros for what does not count: picking out what does takes ten times as long.
         self.total += torch.where(counted, errors, 0.0).sum(dtype=torch.float64)
@@ -82,7 +84,7 @@ class SymmetricPercentageError(ForecastMetric):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float64), persistent=False)
 
     def errors(self, point: Tensor, targets: Tensor) -> Tensor:
-        point, targets = point.double() * self.std + self.mean, targets.double() * self.std + self.mean
+        point, targets = (part.to(self.std.device).double() * self.std + self.mean for part in (point, targets))
         size = point.abs() + targets.abs()
         return 200 * (targets - point).abs() / size.where(size > 0, 1.0)
 
@@ -121,15 +123,15 @@ class ErrorByStep(Metric):
         self.point = point
         shape = horizon, channels
         self.add_state("total", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
         predictions: Float[Tensor, "batch horizon channels outputs"],
         targets: Float[Tensor, "batch horizon channels"],
     ) -> None:
-        counted = targets.isfinite()
-        errors = (targets - predictions[..., self.point]).abs().double()
+        counted = targets.isfinite().to(self.total.device)
+        errors = (targets - predictions[..., self.point]).abs().to(self.total.device).double()
         self.total += errors.where(counted, 0.0).sum(0)
         self.count += counted.sum(0)
 

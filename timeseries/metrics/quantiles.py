@@ -76,6 +76,7 @@ class WeightedQuantileLoss(ForecastMetric):
         predictions: Float[Tensor, "batch horizon channels outputs"],
         targets: Float[Tensor, "batch horizon channels"],
     ) -> None:
+        predictions, targets = predictions.to(self.total.device), targets.to(self.total.device)
         targets = targets.double() * self.std + self.mean
         predictions = predictions.double() * self.std[:, None] + self.mean[:, None]
         self._add(2 * pinball(predictions, targets, self.levels).mean(-1), targets)

@@ -18,6 +18,8 @@ def has_trend(
     values: Float[Tensor, "batch time channels"], observed: Bool[Tensor, "batch time channels"]
 ) -> Bool[Tensor, "batch channels"]:
     """Whether a line fitted by least squares rises, or falls, far enough and explains enough of a series."""
+    if values.device.type == "mps":  # which has no float64
+        return has_trend(values.cpu(), observed.cpu()).to(values.device)
     steps, weight = values.shape[1], observed.double()
     count = weight.sum(1)
     time = arange(steps, device=values.device, dtype=weight.dtype)[None, :, None]

@@ -9,7 +9,7 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from ..metrics.anomalies import stretches
-from .forecasts import SEEN
+from .forecasts import SEEN, reach_over
 
 SERIES = 4  # of a figure
 CHANNELS = 6  # drawn of one series
@@ -61,6 +61,7 @@ def anomaly_panels(panels: Sequence[AnomalyPanel], title: str) -> Figure:
         below.plot(stamps, panel.scores, color=SCORE, linewidth=0.8, label="score")
         below.axhline(panel.threshold, color=FOUND, linestyle="--", linewidth=1.0, label="threshold")
         below.set_ylabel("score", fontsize=9)
+        reach_over(below, stamps)
         flags = np.nan_to_num(panel.scores, nan=-np.inf) > panel.threshold
         at = np.flatnonzero(flags)
         below.plot(stamps[at], panel.scores[at], ".", color=FOUND, markersize=4, label="found")

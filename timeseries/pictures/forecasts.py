@@ -106,6 +106,7 @@ def _draw(axis: Axes, panel: Panel, levels: Sequence[float]) -> None:
     label = "model" if panel.quantiles is None else "model (median)"
     axis.plot(joint, [last, *panel.forecast], color=colour, linestyle=style, linewidth=1.7, label=label)
     axis.axvline(stamps[length - 1], color=SEEN, linewidth=0.8, linestyle=(0, (2, 3)))
+    reach_over(axis, stamps[length - kept :])
     axis.set_title(panel.title, fontsize=10, parse_math=False)
     if panel.unit:
         axis.set_ylabel(panel.unit, fontsize=9, parse_math=False)
@@ -124,14 +125,27 @@ def error_by_step(errors: Mapping[str, np.ndarray], what: str) -> Figure:
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    for name, values in errors.items():
+    known = {name: values for name, values in errors.items() if np.isfinite(values).any()}
+    for name, values in known.items():
         colour, style = STYLES[name]
         steps = np.arange(1, len(values) + 1)
         mark = "." if len(values) < 30 else ""
         label = f"{name.replace('_', ' ')} ({np.nanmean(values):.3f})"
         axis.plot(steps, values, color=colour, linestyle=style, marker=mark, label=label)
     axis.set(xlabel="steps ahead", ylabel=what)
+    say_nothing_known(axis) if not known else axis.legend(frameon=False)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False)
     return figure
+
+
+def say_nothing_known(axis: Axes) -> None:
+    """Says in an empty picture why it is empty."""
+    axis.text(0.5, 0.5, "nothing was observed that it could be measured by", ha="center", transform=axis.transAxes)
+
+
+def reach_over(axis: Axes, stamps: pd.Index) -> None:
+    """Lets an axis of time reach over these stamps: where nothing is drawn it would begin in 1970."""
+    if len(stamps) > 1:
+        margin = (stamps[-1] - stamps[0]) * 0.02
+        axis.set_xlim(stamps[0] - margin, stamps[-1] + margin)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from .forecasts import SEEN
+from .forecasts import SEEN, reach_over, say_nothing_known
 
 GAPS = 12  # panels of a figure
 # Okabe and Ito's colours, which every kind of colour vision tells apart; marks and line styles say the same again.
@@ -80,6 +80,7 @@ def _draw(axis: Axes, panel: GapPanel) -> None:
             fillstyle="none",
             label=name.replace("_", " "),
         )
+    reach_over(axis, stamps)
     axis.set_title(panel.title, fontsize=10, parse_math=False)
     if panel.unit:
         axis.set_ylabel(panel.unit, fontsize=9, parse_math=False)
@@ -102,7 +103,7 @@ def error_by_gap(errors: Mapping[str, np.ndarray], lengths: Sequence[int], what:
     ends = [*(f"{low}" if high == low + 1 else f"{low}-{high - 1}" for low, high in pairwise(lengths))]
     names = [*ends, f"{lengths[-1]}+"]
     used = [at for at in range(len(names)) if any(np.isfinite(values[at]) for values in errors.values())]
-    for name, values in errors.items():
+    for name, values in errors.items() if used else ():
         colour, style, mark = STYLES[name]
         own = np.asarray(values)[used]
         axis.plot(range(len(used)), own, color=colour, linestyle=style, marker=mark, label=name.replace("_", " "))
@@ -110,5 +111,5 @@ def error_by_gap(errors: Mapping[str, np.ndarray], lengths: Sequence[int], what:
     axis.set(xlabel="rows of the gap", ylabel=what)
     axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False) if used else say_nothing_known(axis)
     return figure

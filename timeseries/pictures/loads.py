@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
-from .forecasts import SEEN
+from .forecasts import SEEN, reach_over
 
 COLUMNS = 3  # stretches of time side by side
 # Okabe and Ito's colours, which every kind of colour vision tells apart.
@@ -59,6 +59,7 @@ def load_panels(
             axis = axes[row, column]
             axis.plot(stamps, panel.truth[:, row - 1], color=TRUTH, linewidth=1.2, label="truth")
             axis.plot(stamps, panel.estimates[:, row - 1], color=MODEL, linewidth=1.4, linestyle="--", label="model")
+            reach_over(axis, stamps)
             axis.axhline(threshold, color=SEEN, linewidth=0.8, linestyle=":", label="runs from")
         if isinstance(stamps, pd.DatetimeIndex):
             axes[-1, column].xaxis.set_major_formatter(ConciseDateFormatter(axes[-1, column].xaxis.get_major_locator()))

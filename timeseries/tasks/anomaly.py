@@ -23,14 +23,13 @@ from ..backbones import Backbone, accepts, build_network, name_of
 from ..data import SeriesDescription, Windows
 from ..data.anomalies import AnomalyData
 from ..metrics import AbsoluteError, SquaredError
-from ..metrics.anomalies import point_adjusted, point_scores, volume_under_surface
+from ..metrics.anomalies import largest_buffer, point_adjusted, point_scores, volume_under_surface
 from ..models.baselines import seasonal_naive
 from ..pictures.anomalies import SERIES, AnomalyPanel, anomaly_panels
 from . import tables
 from .thresholds import Rule, threshold_of
 
 MODEL, BASELINE = "model", "seasonal_naive"
-NO_SEASON = 100  # rows of the largest buffer of VUS where the data have no season
 
 
 @dataclass
@@ -57,7 +56,7 @@ class RowErrors:
     Args:
         lengths: rows of each series.
         channels: of all.
-        device: where the errors are.
+        device: where sums are kept: that of the errors, or the CPU where it has no float64.
     """
 
     def __init__(self, lengths: list[int], channels: int, device: torch.device | str = "cpu") -> None:
@@ -68,6 +67,7 @@ class RowErrors:
 
     def add(self, series: Tensor, starts: Tensor, errors: Float[Tensor, "batch time channels"]) -> None:
         """Takes in the errors of windows that begin at `starts` of `series`."""
+        series, starts, errors = (part.to(self.total.device) for part in (series, starts, errors))
         rows = self.offsets[series][:, None] + starts[:, None] + torch.arange(errors.shape[1], device=errors.device)
         counted = errors.isfinite()
         self.total.index_add_(0, rows.flatten(), errors.double().nan_to_num(0.0).flatten(0, 1))
@@ -206,7 +206,8 @@ class AnomalyDetector(Task):
 
     def _collect(self) -> dict[str, RowErrors]:
         lengths = [len(series.values) for series in self.trainer.datamodule.usable().series]
-        return {name: RowErrors(lengths, len(self.description.channels), self.device) for name in (MODEL, BASELINE)}
+        device = self.model_scale.device
+        return {name: RowErrors(lengths, len(self.description.channels), device) for name in (MODEL, BASELINE)}
 
     def on_validation_epoch_start(self) -> None:
         self.rows = self._collect()
@@ -273,13 +274,10 @@ class AnomalyDetector(Task):
             self.found[name] = self.scores(self._of_part(rows.reduced(self.all_gather), "test"), name)
             postfix = "" if name == MODEL else f"_{name}"
             threshold = float(getattr(self, f"{name}_threshold"))
-            measured = measure(self.found[name], truth, threshold, self._buffer())
+            measured = measure(self.found[name], truth, threshold, self.description.period)
             if name == BASELINE:
                 measured.pop("anomalous", None)  # a fact of the data, said once
             self.log_dict({f"test/{key}{postfix}": value for key, value in measured.items() if np.isfinite(value)})
-
-    def _buffer(self) -> int:
-        return self.description.period if self.description.period > 1 else NO_SEASON
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         if not hasattr(self, "found") or self._trainer is None:
@@ -295,7 +293,8 @@ class AnomalyDetector(Task):
         found, threshold = data.usable(), float(self.model_threshold)
         highest = [np.nanmax(one, initial=-1.0) for one in scores]
         panels = []
-        for number in sorted(np.argsort(highest)[::-1][:SERIES].tolist()):
+        shown = [number for number in np.argsort(highest)[::-1].tolist() if len(rows[number])][:SERIES]
+        for number in sorted(shown):
             series, own = found.series[number], slice(rows[number].start, rows[number].stop)
             panels.append(
                 AnomalyPanel(
@@ -337,6 +336,8 @@ class AnomalyDetector(Task):
         picture = table.with_name(table.name.split(".")[0] + ".png")
         tables.check_ending(table, (".csv", ".parquet"))
         tables.refuse_existing([table, picture])
+        layout = tables.layout_of(data, range(len(data.usable().series)))
+        tables.refuse_taken(layout, ("score", "threshold", "anomaly", "channel"))
         results: list[RowErrorsOfWindows] = trainer.predict(self, datamodule=data)
         found, known = data.usable(), self.description
         rows = RowErrors([len(series.values) for series in found.series], len(known.channels))
@@ -358,12 +359,12 @@ class AnomalyDetector(Task):
             blocks.append(pd.DataFrame(columns))
         tables.write_frame(table, pd.concat(blocks, ignore_index=True))
         everything = [range(len(score)) for score in scores]
-        anomaly_panels(self._panels(data, scores, everything, None), "all rows").savefig(picture, dpi=120)
+        tables.write_picture(picture, anomaly_panels(self._panels(data, scores, everything, None), "all rows"))
         return [table, picture]
 
 
 def measure(
-    scores: list[np.ndarray], truth: list[np.ndarray] | None, threshold: float, buffer: int
+    scores: list[np.ndarray], truth: list[np.ndarray] | None, threshold: float, period: int
 ) -> dict[str, float]:
     """Everything that is measured of the scores of rows; NaN in scores and truth stands for what is not known.
 
@@ -374,7 +375,7 @@ def measure(
         scores: of each series.
         truth: 1 where a row is anomalous; None where that is not known.
         threshold: above which a row is flagged.
-        buffer: rows of the largest buffer of VUS.
+        period: steps in a season; buffers of VUS have at most as many rows, and as anomalies have in the mean.
     """
     known = [np.isfinite(one) if truth is None else np.isfinite(one + own) for one, own in zip(scores, truth or scores)]
     kept = [one[rows] for one, rows in zip(scores, known, strict=True)]
@@ -393,7 +394,11 @@ def measure(
     if right.any():
         measured["pr_auc"] = float(average_precision_score(right, np.concatenate(kept)))
         pairs = zip(kept, labels, strict=True)
-        volumes = [volume_under_surface(one, own, buffer) for one, own in pairs if own.any() and not own.all()]
+        volumes = [
+            volume_under_surface(one, own, largest_buffer(own, period))
+            for one, own in pairs
+            if own.any() and not own.all()
+        ]
         if volumes:
             measured["vus_roc"], measured["vus_pr"] = map(float, np.mean(volumes, axis=0))
     return measured

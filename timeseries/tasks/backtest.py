@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 from rich.table import Table
 
@@ -11,6 +12,7 @@ from ...core.errors import QuintetError
 from ...core.task import Task
 from ..data import SeriesData, SeriesDescription, WindowDataset
 from ..metrics.scores import point_scores, quantile_scores, seasonal_scales
+from ..models.baselines import seasonal_naive
 from .tables import Layout, attach_labels, quantile_name
 
 BASELINES = ("ridge", "seasonal_naive")
@@ -81,7 +83,33 @@ def outcomes_of(task: Task, data: SeriesData, positions: np.ndarray) -> Outcomes
         # Every series of one cutoff is one batch.
         found.append(task.outcome(dataset.__getitems__(range(cutoff * count, (cutoff + 1) * count))))
     outcomes = {name: np.stack([one[name] for one in found], axis=1) for name in found[0]}
-    return outcomes | {FORECAST: outcomes[MODEL][..., task.point]}
+    return outcomes | _as_observed(data, positions) | {FORECAST: outcomes[MODEL][..., task.point]}
+
+
+def _as_observed(data: SeriesData, positions: np.ndarray) -> Outcomes:
+    """Context and truth of each cutoff to the bit, and the last season of it; windows hold them scaled, in float32."""
+    known, series = data.description(), data.usable().series
+
+    def cut(first: int, end: int) -> np.ndarray:
+        own = zip(series, positions, strict=True)
+        return np.stack(
+            [np.stack([one.values[place + first : place + end] for place in places]) for one, places in own]
+        )
+
+    context = cut(-known.context, 0)
+    naive = seasonal_naive(torch.from_numpy(context).flatten(0, 1), known.horizon, known.period)
+    return {
+        "context": context,
+        "truth": cut(0, known.horizon),
+        "seasonal_naive": naive.unflatten(0, positions.shape).numpy(),
+    }
+
+
+def columns_of(levels: Sequence[float]) -> list[str]:
+    """What the tables of a backtest have of themselves, beside the columns of names and stamps."""
+    own = ["cutoff", "step", "channel", "truth", FORECAST, "quantile", "quantiles", "units", "forecaster", "skill"]
+    scores = ["mae", "mse", "rmse", "smape", "mase", "rmsse", "pinball", "wql", "coverage", "width"]
+    return [*own, *BASELINES, *scores, *map(quantile_name, levels)]
 
 
 def frame_of(data: SeriesData, positions: np.ndarray, outcomes: Outcomes, levels: Sequence[float]) -> pd.DataFrame:

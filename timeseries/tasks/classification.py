@@ -229,7 +229,7 @@ class SeriesClassifier(Task):
         columns |= {
             f"probability_{name}": column for name, column in zip(known.classes, probabilities.T.tolist(), strict=True)
         }
-        pd.DataFrame(columns).to_csv(table, index=False, float_format="%.6f")
+        tables.write_frame(table, pd.DataFrame(columns), "%.6f")
         shown = [
             ShownSeries(number, cases[number].values, int(label), float(confidence))
             for number, label, confidence in list(zip(numbers, labels, confidences, strict=True))[:CASES]
@@ -238,5 +238,5 @@ class SeriesClassifier(Task):
             f"{len(numbers)} series" if len(shown) == len(numbers) else f"the first {CASES} of {len(numbers)} series"
         )
         figure = series_panels(shown, [case.name for case in cases], known.classes, known.channels, title)
-        figure.savefig(picture, dpi=120)
+        tables.write_picture(picture, figure)
         return [table, picture]

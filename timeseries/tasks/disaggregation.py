@@ -177,17 +177,18 @@ class Disaggregator(Task):
 
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sums, though only one draws the picture.
-        self.mean_loads = {name: metric.compute().cpu().numpy() for name, metric in self.energy.items()}
+        # Metrics give an array of one number as that number.
+        self.mean_loads = {name: metric.compute().reshape(-1).cpu().numpy() for name, metric in self.energy.items()}
 
     def baselines(self, load: Float[Tensor, "batch time"]) -> dict[str, Tensor]:
         """The baselines' estimates (B, T, A), scaled."""
-        watts = load.nan_to_num(0.0).double().unsqueeze(-1) * self.scale[0]
-        share = (watts * self.shares / self.scale[1:]).float()
+        watts = load.nan_to_num(0.0).to(self.scale.device).double().unsqueeze(-1) * self.scale[0]
+        share = (watts * self.shares / self.scale[1:]).to(load.dtype).to(load.device)
         return {"share": share, "off": torch.zeros_like(share)}
 
     def restored(self, values: Float[Tensor, "batch time appliances"]) -> Tensor:
         """Scaled loads of appliances in the user's own units, none below 0, in float64."""
-        return values.double().clamp(min=0) * self.scale[1:]
+        return values.to(self.scale.device).double().clamp(min=0) * self.scale[1:]
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         if not hasattr(self, "mean_loads") or self._trainer is None:
@@ -197,14 +198,15 @@ class Disaggregator(Task):
         yield "mean_loads", mean_loads(self.mean_loads, known.appliances, unit)
         dataset = data.datasets["test"]
         chosen = self._eventful(dataset)
-        batch = dataset.__getitems__(chosen).to(self.scale.device)
+        batch = dataset.__getitems__(chosen).to(self.device, self.dtype)
         training = self.training
         self.eval()
         with torch.no_grad():
             result = self.step(batch)
         self.train(training)
-        load = torch.cat([batch.context, batch.target], dim=1)[..., 0].double() * self.scale[0]
-        truth = (result.targets.double() * self.scale[1:]).cpu().numpy()
+        load = torch.cat([batch.context, batch.target], dim=1)[..., 0]
+        load = load.to(self.scale.device).double() * self.scale[0]
+        truth = (result.targets.to(self.scale.device).double() * self.scale[1:]).cpu().numpy()
         estimates = self.restored(result.predictions).cpu().numpy()
         panels = []
         for window, (number, position) in enumerate(zip(batch.series.tolist(), batch.position.tolist(), strict=True)):
@@ -258,10 +260,12 @@ class Disaggregator(Task):
         picture = table.with_name(table.name.split(".")[0] + ".png")
         tables.check_ending(table, (".csv", ".parquet", ".nc"))
         tables.refuse_existing([table, picture])
+        layout, known = tables.layout_of(data, range(len(data.usable().series))), self.description
+        tables.refuse_taken(layout, [*known.channels, *(f"{name}_on" for name in known.appliances)])
         estimates = merged(data, trainer.predict(self, datamodule=data))
         frame = self._frame(data, estimates)
         if table.suffix == ".nc":
-            self._dataset(data, frame).to_netcdf(table, engine="h5netcdf")
+            tables.write_dataset(table, self._dataset(data, frame))
         else:
             tables.write_frame(table, frame)
         panels = []
@@ -269,10 +273,9 @@ class Disaggregator(Task):
             rows = slice(max(0, len(own) - SHOWN_ROWS), len(own))
             load, truth = series.values[rows, 0], series.values[rows, 1:]
             panels.append(LoadPanel(series.name or str(table.name), series.stamps[rows], load, own[rows], truth))
-        known = self.description
         title = "loads of the appliances" + (f", the last {SHOWN_ROWS:,} rows" if len(own) > SHOWN_ROWS else "")
         figure = load_panels(panels, known.appliances, known.thresholds, data.units()[0], title)
-        figure.savefig(picture, dpi=120)
+        tables.write_picture(picture, figure)
         return [table, picture]
 
     def _frame(self, data: DisaggregationData, estimates: list[np.ndarray]) -> pd.DataFrame:

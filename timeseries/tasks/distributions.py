@@ -63,8 +63,8 @@ class StudentT(nn.Module):
     ) -> Float[Tensor, "batch horizon channels levels"]:
         """The quantiles of each step, rising with their levels."""
         location, scale, freedom = self.parameters_of(outputs, std)
-        x = (4 / freedom.double() - 1).unsqueeze(-1)
+        x = (4 / freedom.to(self.coefficients.device).double() - 1).unsqueeze(-1)
         # T_n(x) = cos(n arccos x)
         orders = torch.arange(NODES, dtype=x.dtype, device=x.device)
         standard = torch.cos(orders * torch.arccos(x.clamp(-1.0, 1.0))) @ self.coefficients
-        return location.unsqueeze(-1) + scale.unsqueeze(-1) * standard.to(scale.dtype)
+        return location.unsqueeze(-1) + scale.unsqueeze(-1) * standard.to(scale.dtype).to(scale.device)

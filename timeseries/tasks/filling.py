@@ -1,5 +1,6 @@
 """The user's table with its gaps filled: every original cell untouched, every filled one flagged."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...core.errors import QuintetError
+from ..data.csv_files import header_of, text_of
+from ..data.examine import time_columns
 from ..data.files import Source, format_of
 from ..data.gaps import ImputationData
-from ..data.stamps import PARTS, find_time, parse_stamps
+from ..data.stamp_formats import EXCEL, UNITS, as_numbers
+from ..data.stamps import PARTS, parse_stamps
 from . import tables
 
 FLAG = "_filled"
@@ -62,9 +66,10 @@ def write(path: Path, data: ImputationData, filled: Sequence[np.ndarray]) -> Non
     else:
         frame = _in_place(data, source, filled, path.suffix == ".csv")
     if path.suffix == ".nc":
-        _dataset(data, source, frame).to_netcdf(path, engine="h5netcdf")
+        tables.write_dataset(path, _dataset(data, source, frame))
     else:
-        tables.write_frame(path, frame)
+        # The user's own table, to the letter.
+        tables.write_frame(path, frame, as_given=True)
 
 
 def _on_grid(data: ImputationData, filled: Sequence[np.ndarray]) -> pd.DataFrame:
@@ -105,7 +110,7 @@ def _in_place(data: ImputationData, source: Source, filled: Sequence[np.ndarray]
     text = as_text and isinstance(data.path, Path) and (format_of(data.path) or "").startswith(".csv")
     if text:
         frame = _text_of(data.path, typed)
-    time = find_time(typed, reading.time)
+    time = time_columns(source, reading)
     names = list(found.labels)
     number = typed.groupby(names, sort=False).ngroup().to_numpy() if names else np.zeros(len(typed), dtype=int)
     if time:
@@ -135,17 +140,14 @@ def _in_place(data: ImputationData, source: Source, filled: Sequence[np.ndarray]
 
 def _text_of(path: Path, typed: pd.DataFrame) -> pd.DataFrame:
     """A CSV as the text of its cells. Raises QuintetError where it does not have the rows that were read."""
-    frame = pd.read_csv(path, sep=_separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    if frame.shape != typed.shape:
+    text = text_of(path)
+    separator = header_of(text)[1]
+    options = {"sep": separator, "dtype": str, "keep_default_na": False, "index_col": False}
+    frame = pd.read_csv(io.StringIO(text), **options)
+    names = pd.read_csv(io.StringIO(text), nrows=0, skipinitialspace=True, **options).columns
+    if len(frame) != len(typed) or not set(typed.columns) <= set(names):
         raise QuintetError(f"{path} changed while it was read; run again")
-    return frame.set_axis(typed.columns, axis=1)
-
-
-def _separator(path: Path) -> str:
-    with pd.io.common.get_handle(path, "r", encoding="utf-8-sig", compression="infer") as handles:
-        header = handles.handle.readline()
-    separator = max(",;\t", key=header.count)
-    return separator if separator in header else ","
+    return frame.set_axis(names, axis=1)[list(typed.columns)]
 
 
 def _absent_rows(
@@ -183,9 +185,8 @@ def _stamp_columns(
     name, column = time[0], typed[time[0]]
     if pd.api.types.is_datetime64_any_dtype(column) and not text:
         return {name: stamps}
-    if time_format == "unix":
-        seconds = (stamps - pd.Timestamp(0, tz=stamps.tz)) // pd.Timedelta(seconds=1)
-        return {name: seconds.astype(column.dtype)}
+    if time_format in (*UNITS, EXCEL):
+        return {name: as_numbers(stamps, time_format).astype(column.dtype)}
     if pd.api.types.is_numeric_dtype(column):  # years, or yyyymmdd
         known = time_format or ("%Y" if column.max() < 10_000 else "%Y%m%d")
         return {name: stamps.strftime(known).astype(column.dtype)}

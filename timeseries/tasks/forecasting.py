@@ -326,9 +326,11 @@ class Forecaster(Task):
 
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sums, though only one draws the picture.
-        self.step_errors = {name: metric.compute().cpu() for name, metric in self.steps.items()}
+        # Metrics give an array of one number as that number.
+        shape = self.description.horizon, len(self.description.channels)
+        self.step_errors = {name: metric.compute().reshape(shape).cpu() for name, metric in self.steps.items()}
         naive = self.baseline_metrics["seasonal_naive"]["mase"].compute()
-        self.log("test/skill", 1 - self.test_metrics["mase"].compute() / naive)
+        self.log("test/skill", (1 - self.test_metrics["mase"].compute() / naive).float())
 
     def baselines(self, context: Float[Tensor, "batch time channels"]) -> dict[str, Tensor]:
         """The baselines' forecasts (B, H, C) of the same windows."""
@@ -363,7 +365,7 @@ class Forecaster(Task):
         """Forecasts, baselines, context and truth of windows in the user's own units: arrays (B, T, C[, outputs])."""
         training = self.training
         self.eval()
-        moved = batch.to(self.mean.device)
+        moved = batch.to(self.device, self.dtype)
         found = {MODEL: self.restored(self(moved.context, moved.calendar, moved.covariates))}
         found |= {name: self.restored(value.unsqueeze(-1)) for name, value in self.baselines(moved.context).items()}
         found |= {
@@ -375,7 +377,7 @@ class Forecaster(Task):
 
     def restored(self, values: Float[Tensor, "batch time channels outputs"]) -> Tensor:
         """Scaled values in the user's own units, in float64."""
-        return values.double() * self.std[:, None] + self.mean[:, None]
+        return values.to(self.std.device).double() * self.std[:, None] + self.mean[:, None]
 
     def predict_step(self, batch: Windows, batch_index: int) -> Forecasts:
         forecasts = self(batch.context, batch.calendar, batch.covariates)
@@ -474,5 +476,6 @@ class Forecaster(Task):
 
         Raises QuintetError where the rows do not suffice, and where a file would be overwritten.
         """
+        self.check_precision(trainer)
         self.to(trainer.strategy.root_device)
         return write_backtest(self, data, folder, cutoffs, step, output)

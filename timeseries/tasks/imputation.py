@@ -181,7 +181,7 @@ class Imputer(Task):
         dataset = data.datasets["test"]
         count = max(1, -(-GAPS // len(known.channels)))
         chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
-        batch = dataset.__getitems__(chosen).to(self.mean.device)
+        batch = dataset.__getitems__(chosen).to(self.device, self.dtype)
         training = self.training
         self.eval()
         result = self.step(batch)
@@ -215,7 +215,7 @@ class Imputer(Task):
 
     def restored(self, values: Float[Tensor, "batch time channels"]) -> Tensor:
         """Scaled values in the user's own units, in float64."""
-        return values.double() * self.std + self.mean
+        return values.to(self.std.device).double() * self.std + self.mean
 
     # Prediction
 
@@ -251,7 +251,8 @@ class Imputer(Task):
         results: list[FilledWindows] = trainer.predict(self, datamodule=data)
         filled = filling.merged(data, results)
         filling.write(table, data, filled)
-        gap_panels(self._gap_panels(data, filled), "gaps and what they were filled with").savefig(picture, dpi=120)
+        panels = self._gap_panels(data, filled)
+        tables.write_picture(picture, gap_panels(panels, "gaps and what they were filled with"))
         return [table, picture]
 
     def _gap_panels(self, data: ImputationData, filled: list[np.ndarray]) -> list[GapPanel]:

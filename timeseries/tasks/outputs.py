@@ -31,6 +31,10 @@ def write_future(
     picture = table.with_name(table.name.split(".")[0] + ".png")
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
     tables.refuse_existing([table, picture])
+    known, layout = task.description, tables.layout_of(data, range(len(data.usable().series)))
+    columns = [f"{name} {tables.quantile_name(q)}" for name in known.channels for q in levels] or known.channels
+    dimensions = ["step", *(["quantile"] if levels else []), *known.channels]
+    tables.refuse_taken(layout, dimensions if table.suffix in tables.ARRAYS else columns)
     results = trainer.predict(task, datamodule=data)
     values = torch.cat([result.values for result in results])[:, :horizon]
     kept = [task.quantiles.index(level) for level in levels] or [task.point]
@@ -38,7 +42,7 @@ def write_future(
     stamps = [data.stamps(number, horizon)[-horizon:] for number in numbers]
     tables.write_forecast(table, tables.layout_of(data, numbers), stamps, values[..., kept].numpy(), levels)
     panels = future_panels(task, data, horizon)
-    forecast_panels(panels, f"the {horizon} steps after the last stamp", task.quantiles).savefig(picture, dpi=120)
+    tables.write_picture(picture, forecast_panels(panels, f"the {horizon} steps after the last stamp", task.quantiles))
     _say_notes(data)
     return [table, picture]
 
@@ -57,16 +61,17 @@ def write_backtest(
     pictures = [table.with_name(f"{stem}_{name}.png") for name in ("forecasts", "error_by_step")]
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
     tables.refuse_existing([table, scores, *pictures])
+    layout = tables.layout_of(data, range(len(data.usable().series)))
+    tables.refuse_taken(layout, backtest.columns_of(task.quantiles))
     positions = backtest.cutoffs_of(data, task.description, cutoffs, step)
     outcomes = backtest.outcomes_of(task, data, positions)
     frame = backtest.frame_of(data, positions, outcomes, task.quantiles)
     if table.suffix in tables.ARRAYS:
-        layout = tables.layout_of(data, range(len(positions)))
         tables.write_dataset(table, backtest.arrays_of(frame, layout, task.quantiles))
     else:
         tables.write_frame(table, frame)
     scored = backtest.scores_of(data, positions, outcomes, task.quantiles)
-    scored.to_csv(scores, index=False)
+    tables.write_frame(scores, scored)
     Console().print(backtest.summary(scored, cutoffs, len(positions)))
     _say_notes(data)
     last = {name: values[:, -1] for name, values in outcomes.items()}
@@ -77,8 +82,9 @@ def write_backtest(
     ]
     total = len(positions) * len(task.description.channels)
     title = "the last cutoff" + (f", the first {SHOWN} of {total}" if total > SHOWN else "")
-    forecast_panels(panels[:SHOWN], title, task.quantiles).savefig(pictures[0], dpi=120)
-    error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error").savefig(pictures[1], dpi=120)
+    tables.write_picture(pictures[0], forecast_panels(panels[:SHOWN], title, task.quantiles))
+    figure = error_by_step(backtest.errors_by_step(outcomes), "mean absolute scaled error")
+    tables.write_picture(pictures[1], figure)
     return [table, scores, *pictures]
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 from ...core.errors import QuintetError
+from ...core.files import plain_cell, written_whole
 from ..data import SeriesData
 from ..data.files import Labels
 
@@ -55,6 +57,23 @@ def layout_of(data: SeriesData, numbers: Sequence[int]) -> Layout:
     known, (labels, arrays) = data.description(), data.labels()
     rows = labels.iloc[list(numbers)] if len(labels.columns) else labels
     return Layout(known.time, known.channels, data.units(), rows, arrays)
+
+
+def refuse_taken(layout: Layout, own: Iterable[str]) -> None:
+    """Raises QuintetError where two columns of a table would have one name.
+
+    Args:
+        layout: of the data, whose columns of names and stamps the table has.
+        own: columns that the table has of itself.
+    """
+    seen: set[str] = set()
+    for name in [*layout.labels, layout.time, *own]:
+        if name in seen:
+            raise QuintetError(
+                f"the data have a column called '{name}', which the table to be written has of its own; rename it in "
+                "the data (data.time and data.id name the stamps and the series)"
+            )
+        seen.add(name)
 
 
 def write_forecast(
@@ -146,19 +165,40 @@ def _axis(layout: Layout, name: str) -> pd.Index:
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Writes labelled arrays as .zarr, or else as NetCDF."""
-    if path.suffix == ".zarr":
-        dataset.to_zarr(path, consolidated=False)  # the current format has no consolidated metadata
-    else:
-        dataset.to_netcdf(path, engine="h5netcdf")
+    """Writes labelled arrays as .zarr, or else as NetCDF.
+
+    NetCDF is made in memory: HDF5 ends the process where the disk is full.
+    """
+    with written_whole(path) as partial:
+        if path.suffix == ".zarr":
+            dataset.to_zarr(partial, consolidated=False)  # the current format has no consolidated metadata
+        else:
+            partial.write_bytes(dataset.to_netcdf(engine="h5netcdf"))
 
 
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Writes a table as .parquet, or else as CSV."""
-    if path.suffix == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
+def write_frame(path: Path, frame: pd.DataFrame, float_format: str | None = None, as_given: bool = False) -> None:
+    """Writes a table as .parquet, or else as CSV, in which no name becomes a formula unless it is kept `as_given`."""
+    with written_whole(path) as partial:
+        if path.suffix == ".parquet":
+            frame.to_parquet(partial, index=False)
+        else:
+            (frame if as_given else without_formulas(frame)).to_csv(partial, index=False, float_format=float_format)
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table with names and words that a spreadsheet would take for formulas behind an apostrophe."""
+    words = [at for at, kind in enumerate(frame.dtypes) if kind.kind == "O"]
+    columns = {at: [plain_cell(cell) if isinstance(cell, str) else cell for cell in frame.iloc[:, at]] for at in words}
+    found = frame.copy(deep=False)
+    for at, cells in columns.items():
+        found.isetitem(at, pd.Series(cells, index=frame.index, dtype=object))
+    return found.set_axis([plain_cell(str(name)) for name in frame.columns], axis=1)
+
+
+def write_picture(path: Path, figure: Figure) -> None:
+    """Writes a figure as .png."""
+    with written_whole(path) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def check_ending(path: Path, endings: Sequence[str]) -> None:
