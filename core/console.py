@@ -18,7 +18,7 @@ def _written_out(character: str) -> str:
         return character
     category = unicodedata.category(character)
     if category in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return character.encode("ascii", "backslashreplace").decode("ascii")
+        return character.encode("unicode_escape").decode("ascii")
     return character
 
 
