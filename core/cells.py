@@ -43,7 +43,9 @@ def write_table(
 
     Raises QuintetError where the file exists or cannot be written.
     """
-    with written_whole(path, remedy=remedy) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    # Names of files may hold bytes that are no text; they are written out, as \udcff.
+    text = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with written_whole(path, remedy=remedy) as partial, partial.open("w", **text) as file:
         writer = csv.writer(file)
         writer.writerow([text_cell(name) for name in header])
         writer.writerows(rows)

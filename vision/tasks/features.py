@@ -191,7 +191,9 @@ def write_embeddings(
     schema = pa.schema([*fields, ("embedding", pa.list_(pa.float32(), dim))])
     with written_whole(target, remedy="give another folder") as file, pq.ParquetWriter(file, schema) as writer:
         for result in results:
-            columns: dict[str, Any] = {"path": result.paths}
+            # Names of files may hold bytes that are no text, which a table cannot.
+            paths = [path.encode("utf-8", "backslashreplace").decode() for path in result.paths]
+            columns: dict[str, Any] = {"path": paths}
             if known:
                 found = [known.get(path, (None, None)) for path in result.paths]
                 columns |= {"label": [label for label, _ in found], "part": [part for _, part in found]}
