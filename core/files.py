@@ -33,8 +33,8 @@ def written_whole(
     exception the writing library makes of it).
     """
     path = Path(path)
-    # The ending stays: torch.export, safetensors and pictures go by it.
-    partial = path.with_name(f".partial.{path.name}")
+    # The ending stays: torch.export, safetensors and pictures go by it. Processes of one run may write the same file.
+    partial = path.with_name(f".partial.{os.getpid()}.{path.name}")
     made = made or not path.parent.exists()
     done = False
     try:

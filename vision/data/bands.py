@@ -1,20 +1,21 @@
 """Images that Pillow would cut down or refuse: many bands, more than 8 bits in colour, fractions.
 
-TIFF is read by tifffile, PNG of 16 bits in colour by torchvision, .npy by NumPy; whatever Pillow holds whole is left
-to Pillow.
+TIFF is read by tifffile, PNG of 16 bits in colour by imagecodecs once its checksums are right, .npy by NumPy; whatever
+Pillow holds whole is left to Pillow.
 """
 
 import io
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import ExifTags, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from ...core.errors import QuintetError
 
@@ -23,15 +24,22 @@ PNG, NUMPY, TIFF = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", (b"II*\0", b"MM\0*", b"II
 BITS, PHOTOMETRIC, SAMPLES, EXTRA, FORMAT = 258, 262, 277, 338, 339
 RGB, CMYK = 2, 5
 FLOATING = 3
+MOST_PIXELS = 178_956_970  # of an image, where Pillow suspects a decompression bomb too
+DENSEST = 2000  # bytes of an image for one of its file: no usual compression does better
+LARGE = 2**28  # bytes from which that is looked at
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow weighs red, green and blue
 
 
 @dataclass(frozen=True)
 class Bands:
-    """Values (height, width, bands) as a file holds them; whether the last band is transparency."""
+    """Values (height, width, bands) as a file holds them, upright; whether the last band is transparency.
+
+    `orientation` is EXIF's, by which the stored values were turned.
+    """
 
     values: np.ndarray
     alpha: bool = False
+    orientation: int = 1
 
     @property
     def numbers(self) -> bool:
@@ -64,11 +72,17 @@ def read_bands(content: bytes) -> Bands | None:
     return None
 
 
+def _refuse_more_pixels(height: int, width: int) -> None:
+    if height * width > MOST_PIXELS:
+        raise QuintetError(f"is said to be {width} x {height}, too many pixels to be opened safely")
+
+
 def _of_numpy(content: bytes) -> Bands:
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise QuintetError(f"is no NumPy array of numbers ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # of a damaged header whatever its parser raises
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise QuintetError(f"is no NumPy array of numbers ({text})") from None
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim != 3 or values.dtype.kind not in "buif" or not values.size:
@@ -81,11 +95,33 @@ def _of_numpy(content: bytes) -> Bands:
 
 
 def _of_png(content: bytes) -> Bands:
+    import imagecodecs  # loads many codecs, and few images need it
+
+    width, height = _checked_png(content)
+    _refuse_more_pixels(height, width)
     try:
-        values = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    except RuntimeError as error:
+        values = imagecodecs.png_decode(content)
+    except Exception as error:  # a codec's own types, and what becomes of its message
         raise QuintetError(f"is damaged ({str(error).splitlines()[0]})") from None
-    return Bands(values.permute(1, 2, 0).numpy(), alpha=len(values) in (2, 4))
+    orientation = orientation_of(Image.open(io.BytesIO(content)).getexif())
+    return Bands(upright_array(values, orientation), values.shape[2] in (2, 4), orientation)
+
+
+def _checked_png(content: bytes) -> tuple[int, int]:
+    """Width and height of a PNG whose chunks are whole; raises QuintetError for others.
+
+    A decoder gets to see only what was meant: damage is found by the checksum of each chunk.
+    """
+    place, kind = len(PNG), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", content[place : place + 8].ljust(8, b"\0"))
+        end = place + 12 + length
+        if end > len(content):
+            raise QuintetError("is truncated")
+        if zlib.crc32(content[place + 4 : end - 4]) != int.from_bytes(content[end - 4 : end]):
+            raise QuintetError(f"is damaged (wrong checksum at byte {place})")
+        place = end
+    return struct.unpack(">II", content[16:24])
 
 
 def _of_tiff(content: bytes) -> Bands | None:
@@ -106,8 +142,9 @@ def _of_tiff(content: bytes) -> Bands | None:
     if not unnamed and (samples == 1 or bits <= 8) and FLOATING not in kinds:
         return None
     values = _decoded_tiff(content)
-    orientation = tags.get(ExifTags.Base.Orientation, 1)
-    return Bands(np.ascontiguousarray(_upright(values, orientation)), alpha and photometric != CMYK)
+    orientation = orientation_of(tags)
+    upright = np.ascontiguousarray(upright_array(values, orientation))
+    return Bands(upright, alpha and photometric != CMYK, orientation)
 
 
 def _decoded_tiff(content: bytes) -> np.ndarray:
@@ -118,7 +155,12 @@ def _decoded_tiff(content: bytes) -> np.ndarray:
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages[0]
+            _refuse_more_pixels(page.imagelength, page.imagewidth)
+            if page.nbytes > max(LARGE, DENSEST * len(content)):
+                raise QuintetError(f"is said to hold {page.nbytes:,} bytes, more than its file can")
             values, axes = page.asarray(), page.axes
+    except QuintetError:
+        raise
     except Exception as error:  # tifffile raises what its decoders raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "imagecodecs" in text:
@@ -131,7 +173,13 @@ def _decoded_tiff(content: bytes) -> np.ndarray:
     return np.moveaxis(values, axes.index("S"), -1)
 
 
-def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+def orientation_of(tags: Mapping[int, Any]) -> int:
+    """The orientation that EXIF or TIFF tags name, 1 to 8; 1, which turns nothing, where they name none."""
+    found = tags.get(ExifTags.Base.Orientation, 1)
+    return found if type(found) is int and 1 <= found <= 8 else 1
+
+
+def upright_array(values: np.ndarray, orientation: int) -> np.ndarray:
     """The way up that the tag says: 5 to 8 swap the axes, then 2, 3, 6, 7 and 3, 4, 7, 8 mirror."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)

@@ -6,12 +6,13 @@ drawn somewhere follow in the order of their ids. Paper: "Microsoft COCO: Common
 
 import hashlib
 import json
-import os
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,21 +22,27 @@ from rich.progress import track
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
+from ...core.files import written_whole
 from ...core.pretrained import cache_folder
-from .sources import SPLITS, subfolders
+from .bands import MOST_PIXELS
+from .coco_drawing import draw, reach
+from .files import content_of, is_file, shortened
+from .sources import SPLITS, images_below, subfolders
 
-VERSION = 1  # of how masks are drawn; another number draws them anew
+VERSION = 2  # of how masks are drawn; another number draws them anew
 BACKGROUND = "background"
 MOST = 254  # categories, so that background and the usual id of void fit into a byte
 FOLDERS = ("images", "image", "img", "imgs", "photos", "jpegimages")
+PLACES = ("annotations", *SPLITS)  # folders in which files of annotations lie
 SHOWN_FROM = 300  # masks to draw from which a progress bar appears
 
 
 class CocoFile(NamedTuple):
-    """A file of annotations and the part it is given for."""
+    """A file of annotations, the part it is given for, and the folder below which its images lie."""
 
     path: Path
     split: str | None
+    below: Path
 
 
 class Drawn(NamedTuple):
@@ -61,14 +68,15 @@ class CocoListing:
 def coco_files(root: Path) -> list[CocoFile]:
     """The files of annotations that a path means: itself, or those in a folder, its annotations/ or its parts."""
     if root.is_file():
-        return [CocoFile(root, None)] if _is_coco(root) else []
+        above = root.parent.parent if root.parent.name.lower() in PLACES else root.parent
+        return [CocoFile(root, None, above)] if _is_coco(root) else []
     if not root.is_dir():
         return []
-    places = [root, *(folder for folder in subfolders(root) if folder.name.lower() in ("annotations", *SPLITS))]
+    places = [root, *(folder for folder in subfolders(root) if folder.name.lower() in PLACES)]
     files = [path for place in places for path in sorted(place.glob("*.json")) if _is_coco(path)]
     # The same images are published with key points and captions too.
     files = [path for path in files if path.name.startswith("instances")] or files
-    return [CocoFile(path, _split_of(path)) for path in files]
+    return [CocoFile(path, _split_of(path), root) for path in files]
 
 
 def read_coco(files: Sequence[CocoFile], known: Sequence[str] | None = None) -> CocoListing:
@@ -83,7 +91,7 @@ def read_coco(files: Sequence[CocoFile], known: Sequence[str] | None = None) -> 
     Raises QuintetError for files that are no such annotations, and where masks cannot be written.
     """
     listing = CocoListing()
-    contents = [(file, _parsed(file.path)) for file in files]
+    contents = [(file, _parsed(file.path, listing)) for file in files]
     names = _categories(contents, known, listing)
     listing.classes = [BACKGROUND, *names]
     for file, content in contents:
@@ -92,29 +100,62 @@ def read_coco(files: Sequence[CocoFile], known: Sequence[str] | None = None) -> 
 
 
 def _is_coco(path: Path) -> bool:
-    if path.suffix.lower() != ".json":
+    if path.suffix.lower() != ".json" or not is_file(path):
         return False
-    content = path.read_bytes()
+    content = content_of(path)
     return all(key in content for key in (b'"images"', b'"annotations"', b'"segmentation"'))
 
 
 def _split_of(path: Path) -> str | None:
-    words = [path.parent.name.lower(), *re.split(r"[^a-z]+", path.stem.lower())]
-    return next((SPLITS[word] for word in words if word in SPLITS), None)
+    return next((SPLITS[word] for word in (path.parent.name.lower(), *_words(path.stem)) if word in SPLITS), None)
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _words(name: str) -> list[str]:
+    return re.split(r"[^a-z]+", name.lower())
+
+
+def _parsed(path: Path, listing: CocoListing) -> dict[str, list[dict]]:
+    """The three lists of a file; what is no record in them, or names nothing, is left out and a fault."""
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
+        content = json.loads(content_of(path))
+    except (ValueError, RecursionError) as error:
         raise QuintetError(f"{path} is no JSON: {error}") from None
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in lists):
         raise QuintetError(f"{path} lacks one of the lists {', '.join(lists)} of a COCO file of instances")
+    numbers = set()
     for category in content["categories"]:
-        if not isinstance(category, dict) or not isinstance(category.get("id"), int) or not category.get("name"):
-            raise QuintetError(f"{path} has a category without a number for its id and a name: {category}")
-    return content
+        number = category.get("id") if isinstance(category, dict) else None
+        if type(number) is not int or not category.get("name"):
+            shown = shortened(str(category))
+            raise QuintetError(f"{path} has a category without a number for its id and a name: {shown}")
+        if number in numbers:
+            raise QuintetError(f"{path} has two categories of the id {number}; give each its own")
+        numbers.add(number)
+    images = _records(path, content["images"], "images", "id", listing)
+    annotations = _records(path, content["annotations"], "annotations", "image_id", listing)
+    return {"images": images, "annotations": annotations, "categories": content["categories"]}
+
+
+def _records(path: Path, items: list[Any], what: str, key: str, listing: CocoListing) -> list[dict]:
+    """Those of `items` that are records with an id under `key`; of images of one id the first."""
+    sound, numbers = [], set()
+    for place, item in enumerate(items):
+        number = item.get(key) if isinstance(item, dict) else None
+        named = isinstance(number, str) or (type(number) in (int, float) and math.isfinite(number))
+        if not named:
+            shown = shortened(str(item))
+            listing.faults.append(
+                Fault(f"{path.name} {what}[{place}]", f"is no record with {key}: {shown}", "correct or delete it")
+            )
+        elif what == "images" and number in numbers:
+            listing.faults.append(
+                Fault(f"{path.name} {what}[{place}]", f"has the id {number} of another image", "give it its own")
+            )
+        else:
+            numbers.add(number)
+            sound.append(item)
+    return sound
 
 
 def _categories(
@@ -127,7 +168,8 @@ def _categories(
         name_of = {category.get("id"): str(category.get("name")) for category in content["categories"]}
         for number in sorted(name_of):
             order.setdefault(name_of[number], number)
-        used.update(name_of.get(annotation.get("category_id")) for annotation in content["annotations"])
+        numbers = (annotation.get("category_id") for annotation in content["annotations"])
+        used.update(name_of[number] for number in numbers if type(number) is int and number in name_of)
     names = [name for name in sorted(order, key=order.__getitem__) if used[name]]
     if known is not None:
         expected = list(known[1:])
@@ -145,7 +187,7 @@ def _categories(
 
 
 def _read_file(file: CocoFile, content: Mapping[str, Any], ids: Mapping[str, int], listing: CocoListing) -> None:
-    """Adds the images of one file."""
+    """Adds the images of one file, and draws their masks."""
     path, name = file.path, file.path.name
     category_ids = {item.get("id"): ids.get(str(item.get("name"))) for item in content["categories"]}
     of_image: dict[Any, list[dict]] = defaultdict(list)
@@ -153,112 +195,105 @@ def _read_file(file: CocoFile, content: Mapping[str, Any], ids: Mapping[str, int
     for annotation in content["annotations"]:
         number = annotation.get("image_id")
         if number not in numbers:
-            what, remedy = f"names the image {number}, which the file does not list", "correct or delete it"
-            listing.faults.append(Fault(f"{name} annotation {annotation.get('id')}", what, remedy))
+            what = f"names the image {shortened(str(number))}, which the file does not list"
+            where = f"{name} annotation {shortened(str(annotation.get('id')))}"
+            listing.faults.append(Fault(where, what, "correct or delete it"))
         of_image[number].append(annotation)
-    digest = hashlib.sha256(f"{VERSION}{sorted(ids.items())}".encode() + path.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256(f"{VERSION}{sorted(ids.items())}".encode() + content_of(path)).hexdigest()[:16]
     folder = cache_folder() / "masks" / digest
-    folders = _image_folders(path, file.split)
-    reach: Counter[str] = Counter()
+    pictures = _Pictures(file)
+    reached: Counter[str] = Counter()
     bare = 0
     shown = track(content["images"], f"drawing {name}", transient=True, disable=len(content["images"]) < SHOWN_FROM)
-    for item in shown:
-        number, where = item.get("id"), f"{name} image {item.get('id')}"
-        image = _image_file(str(item.get("file_name", "")), folders)
-        if image is None:
-            what = f"names {item.get('file_name')}, which does not exist"
-            remedy = f"put it beside {name}, into images/ or into a folder of its part"
-            listing.faults.append(Fault(where, what, remedy))
+    for place, item in enumerate(shown):
+        number, where = item["id"], f"{name} image {shortened(str(item['id']))}"
+        try:
+            image = pictures.find(item.get("file_name"))
+            height, width = _size_of(item)
+            # An id may hold any text and be no name of a file; the digest makes the place in the list one.
+            target = folder / f"{place}.png"
+            mask = None if is_file(target) else _drawn(of_image[number], category_ids, height, width)
+        except _Unusable as error:
+            listing.faults.append(Fault(where, str(error), error.remedy))
             continue
-        size = item.get("height"), item.get("width")
-        if not all(isinstance(side, int) and side > 0 for side in size):
-            listing.faults.append(Fault(where, "has no height and width", "write those of the image, in pixels"))
-            continue
+        if mask is not None:
+            with written_whole(target, replace=True, remedy="set QUINTET_CACHE to a folder with room") as partial:
+                Image.fromarray(mask).save(partial)
         bare += not of_image[number]
-        target = folder / f"{number}.png"
-        reach.update(_reach(annotation, *size) for annotation in of_image[number])
-        if not target.is_file():
-            try:
-                mask = draw(of_image[number], category_ids, *size)
-            except QuintetError as error:
-                listing.faults.append(Fault(where, str(error), "correct it, or leave it out with data.on_error=skip"))
-                continue
-            _write(Image.fromarray(mask), target)
+        reached.update(reach(annotation, height, width) for annotation in of_image[number])
         listing.found.append(Drawn(image, target, file.split, None, where))
     for what in ("reaches out of its image and is cut", "lies outside of its image"):
-        if reach[what]:
-            listing.remarks.append(f"{name}: {what}: {reach[what]} annotation{'s' * (reach[what] > 1)}")
+        if reached[what]:
+            listing.remarks.append(f"{name}: {what}: {reached[what]} annotation{'s' * (reached[what] > 1)}")
     if bare:
         listing.remarks.append(f"{bare} images of {name} have no annotation and are all {BACKGROUND}")
 
 
-def draw(
-    annotations: Sequence[Mapping[str, Any]], ids: Mapping[Any, int | None], height: int, width: int
+class _Unusable(QuintetError):
+    """What is wrong with an image, and what to do about it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
+def _size_of(item: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = size = item.get("height"), item.get("width")
+    if not all(type(side) is int and side > 0 for side in size):
+        raise _Unusable("has no height and width", "write those of the image, in pixels")
+    if height * width > MOST_PIXELS:
+        raise _Unusable(f"is said to be {width} x {height}, more than can be drawn", "write the size of the image")
+    return height, width
+
+
+def _drawn(
+    annotations: Sequence[Mapping[str, Any]], ids: Mapping[int, int | None], height: int, width: int
 ) -> UInt8[np.ndarray, "{height} {width}"]:
-    """The mask of an image's annotations: smaller ones lie over larger ones, later over earlier ones of equal size.
-
-    Args:
-        annotations: with `category_id` and `segmentation`: polygons, or run lengths as numbers or as text.
-        ids: value in the mask of each category.
-        height: of the image.
-        width: of the image.
-
-    Raises QuintetError, naming the annotation, for other segmentations.
-    """
-    layers = []
-    for annotation in annotations:
-        try:
-            value = ids.get(annotation.get("category_id"))
-            if value is None:
-                raise QuintetError(f"has the category {annotation.get('category_id')}, which is not known")
-            layers.append((_covered(annotation.get("segmentation"), height, width), value))
-        except QuintetError as error:
-            raise QuintetError(f"has annotation {annotation.get('id')}, which {error}") from None
-    mask = np.zeros((height, width), np.uint8)
-    for covered, value in sorted(layers, key=lambda layer: -int(layer[0].sum())):
-        mask[covered] = value
-    return mask
-
-
-def _covered(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """The pixels of one annotation."""
     try:
-        from pycocotools import mask as coco
-    except ImportError:
-        raise QuintetError("needs pycocotools to be drawn: pip install pycocotools") from None
-    try:
-        if isinstance(segmentation, Mapping):
-            if list(segmentation["size"]) != [height, width]:
-                raise QuintetError(f"has run lengths of size {segmentation['size']} for an image {[height, width]}")
-            plain = isinstance(segmentation["counts"], list)
-            if plain and (found := sum(segmentation["counts"])) != height * width:
-                raise QuintetError(f"has run lengths of {found} pixels for one of {height * width}")
-            runs = coco.frPyObjects(dict(segmentation), height, width) if plain else dict(segmentation)
-        else:
-            if not segmentation:
-                raise QuintetError("has no polygon, only a box perhaps")
-            if any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-                raise QuintetError("has a polygon of fewer than three points")
-            points = [np.asarray(polygon, np.float64) for polygon in segmentation]
-            if not all(np.isfinite(polygon).all() for polygon in points):
-                raise QuintetError("has a polygon with places that are no numbers")
-            runs = coco.merge(coco.frPyObjects([polygon.tolist() for polygon in points], height, width))
-        return coco.decode(runs).astype(bool)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise QuintetError(f"has a segmentation that cannot be read ({error})") from None
+        return draw(annotations, ids, height, width)
+    except QuintetError as error:
+        raise _Unusable(str(error), "correct it, or leave it out with data.on_error=skip") from None
 
 
-def _reach(annotation: Mapping[str, Any], height: int, width: int) -> str:
-    """Whether polygons leave their image by more than rounding; empty where they do not, or cannot be read."""
-    polygons = annotation.get("segmentation")
-    try:
-        x, y = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in polygons]).T
-    except (TypeError, ValueError):
-        return ""
-    if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
-        return "lies outside of its image"
-    outside = x.min() < -1 or y.min() < -1 or x.max() > width + 1 or y.max() > height + 1
-    return "reaches out of its image and is cut" if outside else ""
+class _Pictures:
+    """Finds the images that a file names: where they usually lie, and else anywhere below its folder."""
+
+    def __init__(self, file: CocoFile) -> None:
+        self.file = file
+        self.folders = _image_folders(file.path, file.split)
+
+    @cached_property
+    def by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in images_below(self.file.below):
+            found[path.name].append(path)
+        return found
+
+    def find(self, name: Any) -> Path:
+        """The image of a name; raises `_Unusable` where there is none or several are meant."""
+        if not isinstance(name, str) or not name:
+            raise _Unusable("has no file_name", "write the name of the image's file")
+        parts = PureWindowsPath(name).parts  # Windows paths are names too, whatever system reads them
+        plain = name.replace("\\", "/")
+        usual = next((folder / plain for folder in self.folders if is_file(folder / plain)), None)
+        if usual is not None:
+            return usual
+        found = self.by_name.get(parts[-1], []) if parts else []
+        # Of several the one in a folder of the file's part, then the one that lies in more of the folders named.
+        for nearer in (lambda path: self._in_part(path), lambda path: path.parts[-len(parts) :] == parts):
+            found = [path for path in found if nearer(path)] or found
+        if not found:
+            remedy = f"put it anywhere below {self.file.below}"
+            raise _Unusable(f"names {shortened(name)}, which does not exist", remedy)
+        if len(found) > 1:
+            first, second = (str(path.relative_to(self.file.below)) for path in found[:2])
+            remedy = "write the folder into file_name"
+            raise _Unusable(f"names {shortened(name)}, which may be {first} or {second}", remedy)
+        return found[0]
+
+    def _in_part(self, path: Path) -> bool:
+        words = (word for folder in path.relative_to(self.file.below).parts[:-1] for word in _words(folder))
+        return self.file.split is None or any(SPLITS.get(word) == self.file.split for word in words)
 
 
 def _image_folders(path: Path, split: str | None) -> list[Path]:
@@ -279,20 +314,3 @@ def _image_folders(path: Path, split: str | None) -> list[Path]:
         )
         if folder.is_dir()
     ]
-
-
-def _image_file(name: str, folders: Sequence[Path]) -> Path | None:
-    name = name.replace("\\", "/")
-    return next((folder / name for folder in folders if name and (folder / name).is_file()), None)
-
-
-def _write(mask: Image.Image, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{os.getpid()}.partial")
-        mask.save(partial, format="PNG")
-        os.replace(partial, target)
-    except OSError as error:
-        raise QuintetError(
-            f"masks are drawn into {target.parent}, which cannot be written ({error.strerror}); set QUINTET_CACHE"
-        ) from None

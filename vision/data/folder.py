@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
@@ -30,6 +31,7 @@ from .images import (
     published_statistics,
 )
 from .mask_sources import holds_masks
+from .partners import excluded, masks_among
 from .report import report
 from .scan import (
     ImageFacts,
@@ -47,7 +49,7 @@ from .scan import (
 )
 from .several_labels import rarest
 from .sources import Entry, Listing, find_labelled, find_unlabelled, holds_labelled_images, natural
-from .splits import check_fractions, divided_groups, named_groups, remedy_without, split_entries
+from .splits import check_fractions, divided_groups, named_groups, remedy_without, say_part, split_entries
 from .transforms import Fit, Recipe, augmentation, evaluation
 
 MEASURED = 1000  # training images from which mean and standard deviation are taken
@@ -95,6 +97,8 @@ class ImageFolder(DataModule):
         test_fraction: share for the test; 0 for none, 1 to test on everything.
         group: what names a group of images that must stay in one part: a column of the CSV, or a regular expression
             for the path of an image below root, e.g. "(patient[0-9]+)" (the bracket, else the whole match).
+        exclude: patterns of files below root that are not read, e.g. "*_mask.png"; none ([]) where files of one name
+            are all photographs, None refuses them where one may be the mask of the other.
         label_separator: what stands between the labels of an image in the CSV's column, e.g. ";" in "cat;dog"; None
             means one label an image.
         normalization: subtract and divide by the statistics of published weights, or of these images ("data").
@@ -120,6 +124,7 @@ class ImageFolder(DataModule):
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         group: str | None = None,
+        exclude: str | list[str] | None = None,
         label_separator: str | None = None,
         normalization: Literal["imagenet", "inception", "clip", "data"] = "imagenet",
         on_error: Literal["raise", "skip"] = "raise",
@@ -135,6 +140,7 @@ class ImageFolder(DataModule):
         check_channels(channels, normalization)
         self.channels = channels
         self.group = group
+        self.exclude = [exclude] if isinstance(exclude, str) else exclude
         if label_separator is not None and not label_separator.strip():
             raise QuintetError("data.label_separator is blank; give what stands between labels, such as ';' or '|'")
         self.label_separator = label_separator
@@ -158,8 +164,10 @@ class ImageFolder(DataModule):
             if stage == "predict":
                 self.datasets[stage] = self._unlabelled()
                 continue
-            entries = self._usable().parts[stage]
+            found = self._usable()
+            entries = found.parts[stage]
             if entries:
+                say_part(stage, found.parts, found.origins, self.root, self._described is not None)
                 self.datasets[stage] = self._dataset_of(entries, stage)
             elif stage != "test":
                 remedy = remedy_without(stage, self.fractions, "images a class")
@@ -170,10 +178,10 @@ class ImageFolder(DataModule):
 
     def unlabelled_description(self) -> ImageDescription:
         """How to read the images, whatever they show: a description without classes."""
-        paths = [entry.path for entry in find_unlabelled(self.root).entries]
-        facts, faults = scan(paths, self.root)
+        listing = self._to_predict()
+        facts, faults = scan([entry.path for entry in listing.entries], self.root)
         faults += other_bands(facts, self.channels, self.root)
-        refuse_unusable(faults, [], self.root, self.on_error == "skip", known=True)
+        refuse_unusable(faults, self.root, self.on_error == "skip", known=True)
         entries = [Entry(path) for path in facts]
         return self._described_by(Examination({"train": entries}, {}, [], facts, faults, []))
 
@@ -181,7 +189,7 @@ class ImageFolder(DataModule):
         """The label and the part of each image by its path, whatever classes a model knows; empty without labels."""
         if not holds_labelled_images(self.root):
             return {}
-        listing = find_labelled(self.root, self.group, self.label_separator)
+        listing = self._labelled()
         grouped, _ = named_groups(listing.entries, listing.pattern, self.root, lambda path: relative(path, self.root))
         facts, _ = scan([entry.path for entry in grouped], self.root)
         readable = [entry for entry in grouped if entry.path in facts]
@@ -199,7 +207,7 @@ class ImageFolder(DataModule):
     @cached_property
     def examination(self) -> Examination:
         """The user's folder, looked through once; faults are listed, not raised."""
-        listing = find_labelled(self.root, self.group, self.label_separator)
+        listing = self._labelled()
         grouped, ungrouped = named_groups(
             listing.entries, listing.pattern, self.root, lambda path: relative(path, self.root)
         )
@@ -213,6 +221,10 @@ class ImageFolder(DataModule):
         if described:
             faults += unlike(facts, described, self.root)
         readable = [entry for entry in grouped if entry.path in facts]
+        if self.exclude is None:
+            paired, may_be_masks = masks_among(readable, facts, self.root)
+            readable = [entry for entry in readable if entry not in paired]
+            faults += may_be_masks
         if described and listing.several and not described.multi_label:
             raise QuintetError(f"{self.root} gives images several labels, the model was trained to give them one")
         stratum = rarest(readable) if listing.several else attrgetter("label")
@@ -250,6 +262,23 @@ class ImageFolder(DataModule):
             listing.several,
         )
 
+    def _labelled(self) -> Listing:
+        """What the user's files hold with labels, but for what they exclude."""
+        listing = find_labelled(self.root, self.group, self.label_separator)
+        listing.entries, remarks = excluded(listing.entries, self.exclude or [], self.root)
+        listing.remarks += remarks
+        return listing
+
+    def _to_predict(self) -> Listing:
+        """All images of the user's, but for what they exclude. Raises QuintetError where that leaves none."""
+        listing = find_unlabelled(self.root)
+        listing.entries, remarks = excluded(listing.entries, self.exclude or [], self.root)
+        if not listing.entries and not listing.faults:
+            raise QuintetError(f"data.exclude={self.exclude} leaves no image of {self.root}; give other patterns")
+        for remark in remarks:
+            rank_zero_only(print)(remark)
+        return listing
+
     def _separators(self, listing: Listing) -> Iterator[str]:
         """A remark where labels look like several."""
         for mark in ";|,":
@@ -263,7 +292,7 @@ class ImageFolder(DataModule):
         """The examination, once nothing stands in the way of training."""
         found = self.examination
         skip, known = self.on_error == "skip", self._described is not None
-        refuse_unusable(found.faults, found.classes, self.root, skip, known)
+        refuse_unusable(found.faults, self.root, skip, known)
         return found
 
     def _unknown_labels(self, entries: list[Entry], classes: list[str], part: str) -> list[Fault]:
@@ -352,7 +381,7 @@ class ImageFolder(DataModule):
             raise QuintetError(
                 "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
             )
-        known, listing = self._described, find_unlabelled(self.root)
+        known, listing = self._described, self._to_predict()
         found = [entry.path for entry in listing.entries]
         paths = usable(found, listing.faults, self.root, known, skip=self.on_error == "skip")
         return ImageFiles(

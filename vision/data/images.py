@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ...core.errors import QuintetError
 from .bands import Bands, as_numbers, read_bands
+from .files import content_of
 
 UNLABELLED = -1
 
@@ -207,13 +208,6 @@ def bands_of(content: bytes, channels: int, signed: bool = False) -> Bands:
 
 def _with_bands(values: np.ndarray) -> np.ndarray:
     return values[..., None] if values.ndim == 2 else values
-
-
-def content_of(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise QuintetError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def read_image(path: str | Path, channels: int = 3, at_least: int | None = None, bit_depth: int = 16) -> Image.Image:

@@ -18,12 +18,13 @@ from ..pictures import ShownMask, overlay_grid
 from ..pictures.masks import reduced
 from .images import channel_statistics, check_channels, display_image, height_and_width, published_statistics
 from .mask_classes import examine
+from .mask_doubts import turned_with
 from .mask_report import MaskExamination, report
-from .mask_sources import MaskEntry, find_masks, holds_masks
-from .masks import MaskDescription, MaskFiles, MaskSample, collate_masks, index_table, read_mask
+from .mask_sources import MaskEntry, find_masks, holds_masks, images_with_masks
+from .masks import MaskDescription, MaskFiles, MaskReader, MaskSample, collate_masks, index_table
 from .scan import bit_depth_of, refuse_unusable, span_of, usable
 from .sources import find_unlabelled
-from .splits import check_fractions, remedy_without
+from .splits import check_fractions, remedy_without, say_part
 from .transforms import PairedTransform, Recipe, paired_augmentation, paired_evaluation
 
 SHOWN = 16  # images of the contact sheet
@@ -61,8 +62,14 @@ class MaskFolder(DataModule):
         image_size: what the network sees in training, one number or height and width.
         fit: "stretch" resizes every image to `image_size`; "window" leaves images at their scale, trains on random
             windows of this size and predicts by sliding one over the image.
+        masks: name of the folder of masks, where several beside the images may be it.
         classes: names in the order of the ids; None takes classes.txt, or numbers.
-        ignore_index: ids that count nowhere, e.g. void; one number, several, or none.
+        ignore_index: ids that count nowhere, e.g. void; one number, several, or none. "ask" leaves 255 out where it can
+            be nothing else (seldom, and beside ids 0, 1, 2, ...), and refuses where it may be a class.
+        threshold: gray value from which masks are read as 255, and as 0 below: for masks of dark and bright with soft
+            edges, JPEG among them.
+        mask_orientation: of masks without an EXIF tag beside images that one turns: "upright" where they were drawn on
+            what is seen, "stored" on the pixels as stored; None refuses them where both may be.
         channels: 3 for RGB, 1 for grayscale, or the number of bands, with normalization="data".
         augmentation: none, light, medium or strong (quintet.vision.data.transforms).
         flip: mirror training images; off where left and right matter.
@@ -89,8 +96,11 @@ class MaskFolder(DataModule):
         root: str | Path,
         image_size: int | tuple[int, int] | list[int] = 256,
         fit: Literal["stretch", "window"] = "stretch",
+        masks: str | None = None,
         classes: list[str] | None = None,
-        ignore_index: int | list[int] | None = 255,
+        ignore_index: int | list[int] | Literal["ask"] | None = "ask",
+        threshold: int | None = None,
+        mask_orientation: Literal["upright", "stored"] | None = None,
         channels: int = 3,
         augmentation: Recipe = "medium",
         flip: bool = True,
@@ -111,11 +121,16 @@ class MaskFolder(DataModule):
         if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
             raise QuintetError(f"data.classes is {classes}; give two or more different names")
         self.fit = fit
-        self.classes = classes
+        self.masks, self.classes = masks, classes
         given = [ignore_index] if isinstance(ignore_index, int) else list(ignore_index or [])
+        given = [] if ignore_index == "ask" else given
         if wrong := [value for value in given if not 0 <= value <= 65535]:
             raise QuintetError(f"data.ignore_index holds {wrong[0]}; ids in mask files lie between 0 and 65535")
-        self.ignored_ids = sorted(set(given))
+        self.ignored_ids = None if ignore_index == "ask" else sorted(set(given))
+        if threshold is not None and not 1 <= threshold <= 65535:
+            raise QuintetError(f"data.threshold is {threshold}; give a gray value from 1 on, such as 128")
+        self.threshold = threshold
+        self.mask_orientation = mask_orientation
         check_channels(channels, normalization)
         self.channels = channels
         self.group = group
@@ -141,8 +156,10 @@ class MaskFolder(DataModule):
             if stage == "predict":
                 self.datasets[stage] = self._unlabelled()
                 continue
-            entries = self._usable().parts[stage]
+            found = self._usable()
+            entries = found.parts[stage]
             if entries:
+                say_part(stage, found.parts, found.origins, self.root, self._described is not None)
                 self.datasets[stage] = self._dataset_of(entries, stage)
             elif stage != "test":
                 remedy = remedy_without(stage, self.fractions, "images")
@@ -162,7 +179,7 @@ class MaskFolder(DataModule):
     def examination(self) -> MaskExamination:
         """The user's folder, looked through once; faults are listed, not raised."""
         described = self._described
-        listing = find_masks(self.root, self.group, described.classes if described else None)
+        listing = find_masks(self.root, self.group, described.classes if described else None, self.masks)
         return examine(
             self.root,
             listing,
@@ -173,13 +190,26 @@ class MaskFolder(DataModule):
             channels=described.channels if described else self.channels,
             group=listing.pattern,
             described=described,
+            threshold=self.threshold,
+            orientation=self.mask_orientation,
+        )
+
+    @property
+    def _reader(self) -> MaskReader:
+        """How the masks that were examined are read."""
+        found = self.examination
+        entries = [entry for entries in found.parts.values() for entry in entries]
+        pairs = {entry.mask: (found.mask_facts[entry.mask], found.facts[entry.path]) for entry in entries}
+        turned = {mask: turned_with(*facts, self.mask_orientation) for mask, facts in pairs.items()}
+        return MaskReader(
+            self.threshold, {mask: orientation for mask, orientation in turned.items() if orientation > 1}
         )
 
     def _usable(self) -> MaskExamination:
         """The examination, once nothing stands in the way of training."""
         found = self.examination
         skip, known = self.on_error == "skip", self._described is not None
-        refuse_unusable(found.faults, found.classes, self.root, skip, known)
+        refuse_unusable(found.faults, self.root, skip, known)
         return found
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
@@ -194,10 +224,10 @@ class MaskFolder(DataModule):
         covering = [next((item for item in entries if value in ids_of[item[1]]), None) for value in rare_first]
         chosen = list(dict.fromkeys(item for item in (*covering, *entries) if item is not None))[:SHOWN]
         known = self._described or self._unmeasured(found)
-        table, items = index_table(known), []
+        table, read, items = index_table(known), self._reader, []
         for part, entry in chosen:
             pixels = v2.functional.pil_to_tensor(display_image(entry.path, known)) / 255
-            mask = torch.from_numpy(table[read_mask(entry.mask)])
+            mask = torch.from_numpy(table[read(entry.mask)])
             items.append(reduced(ShownMask(pixels, mask, name=f"{part}: {entry.path.name}")))
         yield "contact_sheet", overlay_grid(items, known.classes, known.palette, f"{self.root.name}: images and masks")
 
@@ -238,10 +268,11 @@ class MaskFolder(DataModule):
         known = self.description()
         images, masks = [entry.path for entry in entries], [entry.mask for entry in entries]
         seen = (known.image_size, known.mean, known.std)
+        read = self._reader
         if stage != "train":
-            return MaskFiles(images, masks, known, paired_evaluation(*seen, fit=known.fit))
+            return MaskFiles(images, masks, known, paired_evaluation(*seen, fit=known.fit), read)
         changed = paired_augmentation(self.augmentation, *seen, flip=self.flip, fit=known.fit, numbers=known.numbers)
-        return Augmented(MaskFiles(images, masks, known), OnPair(changed))
+        return Augmented(MaskFiles(images, masks, known, read=read), OnPair(changed))
 
     def _unlabelled(self) -> Dataset:
         known = self._described
@@ -250,9 +281,7 @@ class MaskFolder(DataModule):
                 "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
             )
         if holds_masks(self.root):
-            # Of a folder with masks in it, the images alone.
-            listing = find_masks(self.root, known=known.classes)
-            paths, faults = [entry.path for entry in listing.entries], []
+            paths, faults = images_with_masks(self.root, known.classes)
         else:
             unlabelled = find_unlabelled(self.root)
             paths, faults = [entry.path for entry in unlabelled.entries], unlabelled.faults

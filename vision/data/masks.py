@@ -16,12 +16,12 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset, default_collate
 
 from ...core.errors import QuintetError
-from .bands import NUMPY, read_bands
-from .images import ImageDescription, content_of, load_image, open_image
+from .bands import NUMPY, orientation_of, read_bands, upright_array
+from .files import content_of, unreadable
+from .images import DEEP_MODES, ImageDescription, load_image, open_image
 
 IGNORED = 255
 MOST_CLASSES = 255  # an index is one byte, and one value of it is taken
-SMOOTHED = 8  # values besides 0 and 255 from which a mask was drawn with soft edges
 
 
 @dataclass
@@ -54,7 +54,10 @@ class MaskSample(NamedTuple):
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What a decoded mask is: size, Pillow mode, sha256 of its bytes, pixels of each id, and colours of its palette."""
+    """What a decoded mask is: size, Pillow mode, sha256 of its bytes, pixels of each id, and colours of its palette.
+
+    `turned` says that the file itself names the way up it is seen.
+    """
 
     width: int
     height: int
@@ -62,40 +65,59 @@ class MaskFacts:
     digest: str
     pixels: Mapping[str, int]
     palette: Sequence[int] | None = None
+    turned: bool = False
 
     @property
     def ids(self) -> dict[int, int]:
         return {int(value): count for value, count in self.pixels.items()}
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path, threshold: int | None = None, orientation: int = 1) -> np.ndarray:
     """Class ids (height, width) of a mask file: indices of a palette, or the gray values themselves.
 
-    Raises QuintetError for files that are empty, damaged, compressed with loss, or that hold colours without a palette.
+    Args:
+        path: the file.
+        threshold: gray values from here on are 255, lower ones 0, as they are seen: palettes by their colours.
+        orientation: EXIF's, of the image on whose stored pixels the mask was drawn; it is turned as that image is.
+
+    Raises QuintetError for files that are empty, damaged, compressed with loss (unless there is a threshold), or that
+    hold colours without a palette.
     """
     content = content_of(path)
     try:
-        return _decoded(content)[0]
+        return upright_array(_decoded(content, threshold)[0], orientation)
     except QuintetError as error:
         raise QuintetError(f"{path} {error}") from None
 
 
-def _decoded(content: bytes) -> tuple[np.ndarray, str, list[int] | None]:
-    """Ids, mode and colours of the palette, if any, of a file; raises QuintetError that lacks only the file's name."""
+def _decoded(content: bytes, threshold: int | None) -> tuple[np.ndarray, str, list[int] | None, bool]:
+    """Ids, mode, colours of the palette, if any, and whether the file says which way is up.
+
+    Raises QuintetError whose message lacks only the file's name.
+    """
     if content.startswith(NUMPY):
         bands = read_bands(content)
-        return _ids(bands.values), bands.mode, None
+        return _parted(_ids(bands.values), threshold), bands.mode, None, False
     image = open_image(content)
-    palette = image.getpalette("RGB") if image.mode == "P" else None
-    return ids_of(image), image.mode, palette
+    mode, palette = image.mode, image.getpalette("RGB") if image.mode == "P" else None
+    turned = orientation_of(image.getexif()) != 1
+    return ids_of(image, threshold), mode, palette, turned
 
 
-def ids_of(image: Image.Image) -> np.ndarray:
+def ids_of(image: Image.Image, threshold: int | None = None) -> np.ndarray:
     """The ids of a decoded mask; raises QuintetError whose message lacks only the file's name."""
-    if image.format in ("JPEG", "MPO"):
-        raise QuintetError("is a JPEG, whose compression changes class ids")
+    if image.format in ("JPEG", "MPO") and threshold is None:
+        raise QuintetError(
+            "is a JPEG, whose compression changes class ids (data.threshold=128 reads dark and bright as two classes)"
+        )
     ImageOps.exif_transpose(image, in_place=True)
-    return _ids(np.asarray(image))
+    if threshold is not None and image.mode not in (*DEEP_MODES, "F"):
+        image = image.convert("L")
+    return _parted(_ids(np.asarray(image)), threshold)
+
+
+def _parted(values: np.ndarray, threshold: int | None) -> np.ndarray:
+    return values if threshold is None else np.where(values >= threshold, 255, 0).astype(np.uint8)
 
 
 def _ids(values: np.ndarray) -> np.ndarray:
@@ -116,31 +138,35 @@ def _ids(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def facts_of_mask(path: Path) -> MaskFacts | str:
-    """Facts of one mask, or what is wrong with it."""
+def facts_of_mask(path: Path, threshold: int | None = None) -> MaskFacts | str:
+    """Facts of one mask, or what is wrong with it; `threshold` is that of `read_mask`."""
+    if problem := unreadable(path):
+        return problem
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return "does not exist"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     try:
-        values, mode, palette = _decoded(content)
+        values, mode, palette, turned = _decoded(content, threshold)
         ids, counts = np.unique(values, return_counts=True)
     except QuintetError as error:
         return str(error)
     except Exception as error:  # a damaged EXIF block
         return f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     pixels = {str(value): count for value, count in zip(ids.tolist(), counts.tolist(), strict=True)}
-    if (
-        0 in ids
-        and 255 in ids
-        and len(ids) > SMOOTHED + 2
-        and 2 * counts[(ids == 0) | (ids == 255)].sum() > counts.sum()
-    ):
-        return f"holds {len(ids)} values between black and white: a mask drawn or resized with soft edges"
     height, width = values.shape
-    return MaskFacts(width, height, mode, hashlib.sha256(content).hexdigest(), pixels, palette)
+    return MaskFacts(width, height, mode, hashlib.sha256(content).hexdigest(), pixels, palette, turned)
+
+
+@dataclass(frozen=True)
+class MaskReader:
+    """Reads masks as `read_mask` does, each with the `orientations` of its file, and one `threshold` for all."""
+
+    threshold: int | None = None
+    orientations: Mapping[Path, int] = field(default_factory=dict)
+
+    def __call__(self, path: Path) -> np.ndarray:
+        return read_mask(path, self.threshold, self.orientations.get(path, 1))
 
 
 def index_table(description: MaskDescription) -> np.ndarray:
@@ -158,6 +184,7 @@ class MaskFiles(Dataset):
         masks: one an image, or None for all of them.
         description: how to read them.
         transform: from (image as `load_image` returns it, mask or None) to what the sample holds of them.
+        read: from a mask's file to its ids.
     """
 
     def __init__(
@@ -166,10 +193,11 @@ class MaskFiles(Dataset):
         masks: Sequence[Path] | None,
         description: MaskDescription,
         transform: Callable[[Any, np.ndarray | None], tuple[Any, Any]] | None = None,
+        read: Callable[[Path], np.ndarray] = read_mask,
     ) -> None:
         self.images, self.masks = list(images), None if masks is None else list(masks)
         self.description = description
-        self.transform = transform
+        self.transform, self.read = transform, read
         self.table = index_table(description)
 
     def __len__(self) -> int:
@@ -179,7 +207,7 @@ class MaskFiles(Dataset):
         path, known = self.images[index], self.description
         image = load_image(path, known)
         size = tuple(image.shape[-2:]) if isinstance(image, torch.Tensor) else (image.height, image.width)
-        mask = None if self.masks is None else self.table[read_mask(self.masks[index])]
+        mask = None if self.masks is None else self.table[self.read(self.masks[index])]
         sample = MaskSample(image, mask, str(path), size)
         if self.transform is None:
             return sample

@@ -12,7 +12,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -20,16 +20,19 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import ExifTags, Image
+from PIL import Image
 from rich.progress import track
 
+from ...core.console import printable
 from ...core.data import Fault
 from ...core.errors import QuintetError
+from ...core.files import written_whole
 from ...core.pretrained import cache_folder
-from .bands import Bands, read_bands
+from .bands import Bands, orientation_of, read_bands
+from .files import unreadable
 from .images import DEEP_MODES, ImageDescription, open_image, upright
 
-VERSION = 2  # of what is remembered; another number forgets it
+VERSION = 3  # of what is remembered; another number forgets it
 SHOWN_FROM = 300  # files to decode from which a progress bar appears
 PRINT = 16  # side of the grid of an image's fingerprint
 ALIKE = 12  # bits, of 256, in which the fingerprints of one picture saved twice may differ
@@ -52,6 +55,7 @@ class ImageFacts:
         picture: the bands are gray or colour, with or without transparency.
         span: least and largest value, where they are fractions or have a sign.
         fingerprint: hexadecimal bits, nearly the same for one picture saved twice.
+        orientation: EXIF's, by which the stored pixels are turned to be upright.
     """
 
     width: int
@@ -64,10 +68,15 @@ class ImageFacts:
     picture: bool = True
     span: Sequence[float] | None = None
     fingerprint: str = ""
+    orientation: int = 1
 
 
 def scan(
-    paths: Iterable[Path], root: Path, kind: type = ImageFacts, read: Callable[[Path], Any] | None = None
+    paths: Iterable[Path],
+    root: Path,
+    kind: type = ImageFacts,
+    read: Callable[[Path], Any] | None = None,
+    manner: str = "",
 ) -> tuple[dict[Path, Any], list[Fault]]:
     """Facts of every file that can be decoded, and a fault for every other one.
 
@@ -76,10 +85,11 @@ def scan(
         root: the user's folder; names in faults are relative to it.
         kind: dataclass of the facts.
         read: from a path to its facts, or to a text that says what is wrong with it; None reads photographs.
+        manner: of reading, where there are several; what was found in one is not remembered in another.
     """
     paths = list(dict.fromkeys(paths))
     read = read or facts_of
-    memory = _Memory(root, kind)
+    memory = _Memory(root, kind, manner)
     facts = {path: known for path in paths if (known := memory.recall(path)) is not None}
     unknown = [path for path in paths if path not in facts]
     faults = []
@@ -103,10 +113,10 @@ def scan(
 
 def facts_of(path: Path) -> ImageFacts | str:
     """Facts of one file, or what is wrong with it."""
+    if problem := unreadable(path):
+        return problem
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        return "does not exist"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     try:
@@ -124,14 +134,16 @@ def facts_of(path: Path) -> ImageFacts | str:
         # The second picture in a phone's MPO is a preview or a depth map, not a frame.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         width, height = Image.open(io.BytesIO(content)).size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
+        orientation = orientation_of(image.getexif())
+        if orientation >= 5:
             width, height = height, width
         image = upright(image)
     except QuintetError as error:
         return str(error)
     except Exception as error:  # a damaged EXIF block or frame table
         return f"is damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-    return ImageFacts(width, height, mode, digest, frames, brightest, bands_held, fingerprint=fingerprint(image))
+    facts = ImageFacts(width, height, mode, digest, frames, brightest, bands_held, orientation=orientation)
+    return replace(facts, fingerprint=fingerprint(image))
 
 
 def _facts_of_bands(bands: Bands, digest: str) -> ImageFacts | str:
@@ -144,7 +156,8 @@ def _facts_of_bands(bands: Bands, digest: str) -> ImageFacts | str:
     brightest = None if bands.numbers or values.dtype == np.uint8 else high
     first = (values[..., 0].astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     print_ = fingerprint(Image.fromarray(first.astype(np.uint8)))
-    return ImageFacts(width, height, bands.mode, digest, 1, brightest, number, bands.picture, span, print_)
+    turned = bands.orientation
+    return ImageFacts(width, height, bands.mode, digest, 1, brightest, number, bands.picture, span, print_, turned)
 
 
 def fingerprint(image: Image.Image) -> str:
@@ -167,20 +180,20 @@ def refusal(faults: list[Fault], more: str = "") -> QuintetError:
     return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
 
 
-def refuse_unusable(faults: list[Fault], classes: Sequence[str], root: Path, skip: bool, known: bool) -> None:
-    """Raises QuintetError where something stands in the way of training: a fault that is not skipped, too few classes.
+def refuse_unusable(faults: list[Fault], root: Path, skip: bool, known: bool) -> None:
+    """Raises QuintetError where something stands in the way of training: a fault that is not or cannot be skipped.
 
     Args:
         faults: what an examination found.
-        classes: what it found to train on.
         root: the user's folder.
         skip: faulty files are left out.
         known: the classes are those of a model, and nothing is trained.
     """
     if faults and not skip:
         raise refusal(faults, f"faults in all: quintet inspect {root}")
-    if not known and len(classes) < 2:
-        raise refusal([fault for fault in faults if fault.where == str(root)])
+    # What is wrong with the whole folder cannot be left out.
+    if not known and (whole := [fault for fault in faults if fault.where == str(root)]):
+        raise refusal(whole)
 
 
 def usable(
@@ -193,7 +206,7 @@ def usable(
     if faults and not (skip and facts):
         raise refusal(faults, "faults in all")
     for fault in faults:
-        rank_zero_only(print)(f"left out: {fault.where} {fault.what}")
+        rank_zero_only(print)(printable(f"left out: {fault.where} {fault.what}"))
     return [path for path in paths if path in facts]
 
 
@@ -324,17 +337,17 @@ def span_of(facts: Iterable[ImageFacts]) -> list[float] | None:
 class _Memory:
     """Facts of files seen before, in one JSON file a root folder and kind of facts."""
 
-    def __init__(self, root: Path, kind: type) -> None:
+    def __init__(self, root: Path, kind: type, manner: str) -> None:
         self.kind = kind
-        name = hashlib.sha256(f"{root.resolve()}{'' if kind is ImageFacts else kind.__name__}".encode()).hexdigest()[
-            :16
-        ]
+        told = f"{root.resolve()}{'' if kind is ImageFacts else kind.__name__}{manner}"
+        name = hashlib.sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
         self.file = cache_folder() / "images" / f"{name}.json"
         self.known: dict[str, list] = {}
-        with contextlib.suppress(OSError, ValueError):
+        # What is no memory of ours, whatever it is, is forgotten.
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             content = json.loads(self.file.read_text())
-            if content.get("version") == VERSION:
-                self.known = content["files"]
+            if content["version"] == VERSION:
+                self.known = dict(content["files"])
 
     def recall(self, path: Path) -> Any | None:
         entry = self.known.get(str(path.absolute()))
@@ -343,11 +356,8 @@ class _Memory:
     def remember(self, facts: dict[Path, Any]) -> None:
         files = {str(path.absolute()): (_stamp(path), asdict(found)) for path, found in facts.items()}
         # Remembering only saves time: a cache that cannot be written is no reason not to train.
-        with contextlib.suppress(OSError):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.file.with_suffix(f".{os.getpid()}.partial")
+        with contextlib.suppress(OSError, QuintetError), written_whole(self.file, replace=True) as partial:
             partial.write_text(json.dumps({"version": VERSION, "files": files}))
-            os.replace(partial, self.file)
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -1,12 +1,13 @@
 """Images with several labels: written in one column with a separator (cat;dog), or one column of 0 and 1 a class."""
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...core.errors import QuintetError
+from .files import shortened
+from .tables import first_row, header_of
 
 NOT_CLASSES = ("path", "label", "split", "group")  # columns of a CSV that say something else
 
@@ -30,27 +31,22 @@ class Labels:
             return tuple(dict.fromkeys(name for name in names if name))
         for column, name in self.columns.items():
             if row[column] not in ("0", "1"):
-                raise QuintetError(f"has '{row[column]}' in the column {name}")
+                raise QuintetError(f"has '{shortened(row[column])}' in the column {name}")
         return tuple(name for column, name in self.columns.items() if row[column] == "1")
 
 
-def labels_of(path: Path, header: Sequence[str], delimiter: str, separator: str | None, group: str) -> Labels | None:
+def labels_of(path: Path, separator: str | None, group: str) -> Labels | None:
     """How a CSV gives its images several labels, None where it gives them one.
 
     A separator says so; a CSV without a column `label` has one column a class, if the first row of it holds 0 and 1.
     """
+    names = header_of(path)
+    header = [name.lower() for name in names]
     if "label" in header:
         return None if separator is None else Labels(None, separator)
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, delimiter=delimiter)
-        names, first = next(rows, []), next(rows, [])
-    columns = {
-        name.strip().lower(): name.strip()
-        for name in names
-        if name.strip() and name.strip().lower() not in (*NOT_CLASSES, group)
-    }
-    values = dict(zip(header, (value.strip() for value in first)))
-    told = [values.get(column) for column in columns]
+    columns = {name.lower(): name for name in names if name and name.lower() not in (*NOT_CLASSES, group)}
+    first = first_row(path)
+    told = [first.get(column) for column in columns]
     # A wrong value further down is a fault of its row; text in the first one means that the columns say something else.
     return Labels(columns) if "path" in header and columns and all(value in ("0", "1") for value in told) else None
 

@@ -1,6 +1,5 @@
 """Finds images and their labels where people keep them: class folders, folders of splits, a CSV, or loose files."""
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,9 @@ from PIL import Image
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
+from .files import is_file, shortened
 from .several_labels import Labels, labels_of
+from .tables import header_of, is_table, rows_of
 
 SPLITS = {
     "train": "train",
@@ -124,8 +125,8 @@ def find_unlabelled(root: Path) -> Listing:
 def holds_labelled_images(root: Path) -> bool:
     """Whether a path looks like something `find_labelled` reads; looks at no more than it must."""
     if root.is_file():
-        header = header_of(root) if is_table(root) else []
-        several = labels_of(root, header, delimiter_of(root), None, "") if "path" in header else None
+        header = [name.lower() for name in header_of(root)] if is_table(root) else []
+        several = labels_of(root, None, "") if "path" in header else None
         return "path" in header and ("label" in header or several is not None)
     return root.is_dir() and any(True for folder in subfolders(root) for _ in images_below(folder))
 
@@ -139,9 +140,9 @@ def read_csv(path: Path, labelled: bool = True, group: str | None = None, separa
     """
     if not is_table(path):
         raise QuintetError(f"{path} is neither a folder nor a CSV of path,label")
-    header = header_of(path)
+    header = [name.lower() for name in header_of(path)]
     column = (group or "group").strip().lower()
-    labels = labels_of(path, header, delimiter_of(path), separator, column) if labelled else None
+    labels = labels_of(path, separator, column) if labelled else None
     needed = ["path", "label"] if labelled and (labels is None or labels.columns is None) else ["path"]
     if missing := [name for name in needed if name not in header]:
         raise QuintetError(
@@ -153,21 +154,19 @@ def read_csv(path: Path, labelled: bool = True, group: str | None = None, separa
         several=labels is not None,
         columns=list(labels.columns.values()) if labels and labels.columns else None,
     )
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, fieldnames=header, delimiter=delimiter_of(path))
-        next(rows)
-        for row in rows:
-            where = f"{path.name} row {rows.line_num}"
-            entry = _entry(row, where, path.parent, labelled, listing.faults, column, labels)
-            if entry is not None:
-                listing.entries.append(entry)
+    for row in rows_of(path):
+        entry = _entry(row.fields, row.where, path.parent, labelled, listing.faults, column, labels)
+        if row.fault is not None:
+            listing.faults.append(row.fault)
+        elif entry is not None:
+            listing.entries.append(entry)
     if not listing.entries and not listing.faults:
         raise QuintetError(f"{path} has a header but no rows; add one row an image")
     return listing
 
 
 def _entry(
-    row: dict,
+    value: dict[str, str],
     where: str,
     folder: Path,
     labelled: bool,
@@ -176,16 +175,16 @@ def _entry(
     labels: Labels | None = None,
 ) -> Entry | None:
     """The image of one row, or None and a fault."""
-    value = {name: (text or "").strip() for name, text in row.items() if isinstance(name, str)}
     file, label, split = value["path"], value.get("label", ""), value.get("split", "").lower()
     if not file:
         faults.append(Fault(where, "has no path", "fill it in or delete the row"))
     elif labelled and not label and labels is None:
-        faults.append(Fault(where, f"has no label for {file}", "fill it in or delete the row"))
+        faults.append(Fault(where, f"has no label for {shortened(file)}", "fill it in or delete the row"))
     elif labelled and split and split not in SPLITS:
-        faults.append(Fault(where, f"has the split '{split}'", "write train, val or test"))
-    elif not (folder / file).is_file():
-        faults.append(Fault(where, f"names {file}, which does not exist", "paths are relative to the CSV; correct it"))
+        faults.append(Fault(where, f"has the split '{shortened(split)}'", "write train, val or test"))
+    elif not is_file(folder / file):
+        remedy = "paths are relative to the CSV; correct it"
+        faults.append(Fault(where, f"names {shortened(file)}, which does not exist", remedy))
     else:
         entry = Entry(folder / file, label or None, SPLITS.get(split), value.get(column) or None, where)
         if labels is None:
@@ -267,26 +266,3 @@ def _suffixes() -> frozenset[str]:
         frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
         - NOT_PHOTOGRAPHS
     ) | ARRAYS
-
-
-def is_table(path: Path) -> bool:
-    return path.suffix.lower() in (".csv", ".tsv", ".txt")
-
-
-def delimiter_of(path: Path) -> str:
-    """The separator of the header: a comma, or what spreadsheets of other countries write."""
-    first = _first_line(path)
-    return max(",;\t", key=first.count)
-
-
-def header_of(path: Path) -> list[str]:
-    return [name.strip().lower() for name in next(csv.reader([_first_line(path)], delimiter=delimiter_of(path)), [])]
-
-
-def _first_line(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise QuintetError(f"{path} row {row} is not UTF-8 text; save the CSV as UTF-8") from None
-    return text.split("\n", 1)[0].rstrip("\r")

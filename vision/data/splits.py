@@ -7,6 +7,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
+
+from ...core.console import printable
 from ...core.data import Fault
 from ...core.errors import QuintetError
 from ...core.splits import check_fractions as check_fractions
@@ -18,6 +21,19 @@ def remedy_without(stage: str, fractions: Mapping[str, float], images: str) -> s
     if stage == "val" and fractions["val"] == 0:
         return "give data.val_fraction above 0, or a val folder"
     return f"add more {images}, or a {stage} folder"
+
+
+def say_part(
+    stage: str, parts: Mapping[str, Sequence[Any]], origins: Mapping[str, str], root: Path, trained: bool
+) -> None:
+    """Prints which part of the images a trained model is measured on, where it is not all of them."""
+    number, total = len(parts[stage]), sum(map(len, parts.values()))
+    if not trained or number == total:
+        return
+    other = {"test": "val", "val": "test"}[stage]
+    all_of_them = f"; data.{stage}_fraction=1 data.{other}_fraction=0 takes all" if origins[stage] != "as given" else ""
+    text = f"{stage} on {number:,} of the {total:,} images of {root} ({origins[stage]}){all_of_them}"
+    rank_zero_only(print)(printable(text))
 
 
 def split_entries(

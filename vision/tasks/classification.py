@@ -1,6 +1,5 @@
 """Image classification: any network over images, cross entropy, and predictions a person can open."""
 
-import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +21,11 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms import v2
 
+from ...core.cells import path_cell, text_cell, write_table
 from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
+from ...core.files import refuse_existing, written_whole
 from ...core.lora import named_weights
 from ...core.metrics import collection
 from ...core.mixer import Mixer
@@ -310,25 +311,28 @@ class ImageClassifier(Task):
     def write_predictions(self, results: list[ImagePredictions], folder: Path) -> list[Path]:
         """Writes predictions.csv (path, label, probability of each class) and predictions.png.
 
-        Where images may have several, the column `labels` holds those above one half, separated by semicolons.
+        Where images may have several, the column `labels` holds those above one half, separated by semicolons. Paths
+        and labels are written as quintet.core.cells says.
 
-        Raises QuintetError where one of them exists already.
+        Raises QuintetError where one of them exists already, or cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         table, picture = folder / "predictions.csv", folder / "predictions.png"
         for path in (table, picture):
-            if path.exists():
-                raise QuintetError(f"{path} exists and is not overwritten; give another folder or remove it")
-        classes = self.description.classes
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            several = self.description.multi_label
-            writer.writerow(["path", "labels" if several else "label", *(f"probability_{name}" for name in classes)])
-            for result in results:
-                for path, row in zip(result.paths, result.probabilities, strict=True):
-                    label = named(row > THRESHOLD, classes) if several else classes[int(row.argmax())]
-                    writer.writerow([path, label, *(f"{value:.6f}" for value in row.tolist())])
+            refuse_existing(path, "folder")
+        classes, several = self.description.classes, self.description.multi_label
+        cells = [text_cell(name) for name in classes]
+        rows = (
+            [
+                path_cell(path),
+                named(row > THRESHOLD, cells) if several else cells[int(row.argmax())],
+                *(f"{value:.6f}" for value in row.tolist()),
+            ]
+            for result in results
+            for path, row in zip(result.paths, result.probabilities, strict=True)
+        )
+        header = ["path", "labels" if several else "label", *(f"probability_{name}" for name in classes)]
+        write_table(table, header, rows)
         probabilities = torch.cat([result.probabilities for result in results])
         confidences = probabilities.max(1)
         images = [image for result in results for image in result.images][:SHOWN]
@@ -340,5 +344,6 @@ class ImageClassifier(Task):
         title = f"{total} images" if len(shown) == total else f"the first {len(shown)} of {total} images"
         labelled = [ShownLabels(image, row) for image, row in zip(images, probabilities)]
         grid = label_grid(labelled, classes, title) if several else image_grid(shown, classes, title)
-        grid.savefig(picture, dpi=120)
+        with written_whole(picture, remedy="give another folder") as file:
+            grid.savefig(file, dpi=120)
         return [table, picture]

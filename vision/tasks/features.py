@@ -20,8 +20,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from ...core.cells import text_cell, write_table
+from ...core.console import printable
 from ...core.data import DataModule
 from ...core.errors import QuintetError
+from ...core.files import refuse_existing, written_whole
 from ...core.metrics import collection
 from ...core.mixer import Mixer
 from ...core.task import StepResult, Task, command
@@ -155,21 +158,26 @@ class FeatureExtractor(Task):
         """
         if neighbours < 1:
             raise QuintetError(f"neighbours is {neighbours}; give at least 1")
+        folder = Path(folder)
+        for name in ("embeddings.parquet", "probes.csv", "embeddings.png"):
+            refuse_existing(folder / name, "folder")
         results = trainer.predict(self, datamodule=data)
         known = data.labelled_parts() if hasattr(data, "labelled_parts") else {}
-        written = [write_embeddings(results, known, Path(folder))]
+        written = [write_embeddings(results, known, folder)]
         paths = [path for result in results for path in result.paths]
         vectors = torch.cat([result.vectors for result in results]).numpy()
         labels = [known.get(path, (None, None))[0] for path in paths]
         parts = [known.get(path, (None, None))[1] for path in paths]
         scores = probe(vectors, labels, parts, neighbours)
         if not scores.empty:
-            written.append(Path(folder) / "probes.csv")
-            scores.to_csv(written[-1], index=False)
-            rank_zero_only(print)(scores.to_string(index=False, float_format="{:.4f}".format))
-        written.append(Path(folder) / "embeddings.png")
+            written.append(folder / "probes.csv")
+            cells = scores.assign(setting=[text_cell(setting) for setting in scores["setting"]])
+            write_table(written[-1], list(cells), cells.itertuples(index=False))
+            rank_zero_only(print)(printable(scores.to_string(index=False, float_format="{:.4f}".format)))
+        written.append(folder / "embeddings.png")
         title = f"embeddings of {len(paths):,} images by {name_of(self.backbone)}"
-        projection(vectors, labels, title, map).savefig(written[-1], dpi=120)
+        with written_whole(written[-1], remedy="give another folder") as file:
+            projection(vectors, labels, title, map).savefig(file, dpi=120)
         return written
 
 
@@ -177,16 +185,16 @@ def write_embeddings(
     results: list[ImageEmbeddings], known: dict[str, tuple[str, str]], folder: Path, name: str = "embeddings.parquet"
 ) -> Path:
     """One row an image: its path, where they are known its label and part, and its embedding as a list of float32."""
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / name
-    if target.exists():
-        raise QuintetError(f"{target} exists and is not overwritten; give another folder or remove it")
+    refuse_existing(target, "folder")
     dim = results[0].vectors.shape[1]
     fields = [("path", pa.string())] + ([("label", pa.string()), ("part", pa.string())] if known else [])
     schema = pa.schema([*fields, ("embedding", pa.list_(pa.float32(), dim))])
-    with pq.ParquetWriter(target, schema) as writer:
+    with written_whole(target, remedy="give another folder") as file, pq.ParquetWriter(file, schema) as writer:
         for result in results:
-            columns: dict[str, Any] = {"path": result.paths}
+            # Names of files may hold bytes that are no text, which a table cannot.
+            paths = [path.encode("utf-8", "backslashreplace").decode() for path in result.paths]
+            columns: dict[str, Any] = {"path": paths}
             if known:
                 found = [known.get(path, (None, None)) for path in result.paths]
                 columns |= {"label": [label for label, _ in found], "part": [part for _, part in found]}

@@ -84,7 +84,7 @@ def test_png_of_16_bits_in_colour():
     except RuntimeError:
         content = png_of_16_bits(values.permute(1, 2, 0).numpy())
     assert (read_bands(content).values == values.permute(1, 2, 0).numpy()).all()
-    with pytest.raises(QuintetError, match="is damaged"):
+    with pytest.raises(QuintetError, match="is truncated"):
         read_bands(content[:90])
 
 

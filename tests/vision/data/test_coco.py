@@ -10,7 +10,7 @@ from rich.console import Console
 
 from quintet.core.errors import QuintetError
 from quintet.vision.data import ImageFolder, MaskFolder
-from quintet.vision.data.coco import draw
+from quintet.vision.data.coco_drawing import draw
 from quintet.vision.data.mask_sources import find_masks
 from quintet.vision.data.masks import read_mask
 

@@ -279,7 +279,7 @@ def test_csv_columns(photographs, header, missing):
 def test_csv_that_is_not_text(photographs):
     path = photographs / "labels.csv"
     path.write_bytes(b"path,label\nred/00.jpg,rot\nred/01.jpg,gr\xfcn\n")
-    assert refused(folder(path)) == f"{path} row 3 is not UTF-8 text; save the CSV as UTF-8"
+    assert refused(folder(path)) == f"{path} row 3 is not UTF-8 text; save it as UTF-8"
 
 
 def test_too_few_images_to_validate(tmp_path, photograph):

@@ -111,7 +111,7 @@ def truncated(path):
         (lambda path: path.write_bytes(b""), r"is empty \(0 bytes\)"),
         (lambda path: path.write_text("not a picture"), "is not an image Pillow knows"),
         (lambda path: Image.new("F", (4, 4)).save(path, "TIFF"), "holds fractions or numbers with a sign, whose black"),
-        (lambda path: None, "cannot be read: No such file"),
+        (lambda path: None, "does not exist"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, write, complaint):

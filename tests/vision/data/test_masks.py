@@ -116,12 +116,6 @@ def test_facts(tmp_path):
     assert facts_of_mask(tmp_path / "b.png") == "does not exist"
 
 
-def test_soft_edges_are_found(tmp_path):
-    disc = (np.hypot(*np.mgrid[-32:32, -32:32]) < 20).astype(np.uint8) * 255
-    Image.fromarray(disc).resize((50, 50), Image.Resampling.BILINEAR).save(tmp_path / "a.png")
-    assert "drawn or resized with soft edges" in facts_of_mask(tmp_path / "a.png")
-
-
 def test_from_ids_to_indices_and_back(tmp_path, photograph):
     known = described(ids=(1, 3), ignored=(0,))
     Image.fromarray(IDS).save(tmp_path / "mask.png")

@@ -100,7 +100,15 @@ def shapes(tmp_path):
 
 def data(root, **arguments) -> MaskFolder:
     return MaskFolder(
-        root, **{"image_size": [32, 40], "batch_size": 4, "num_workers": 0, "augmentation": "light", **arguments}
+        root,
+        **{
+            "image_size": [32, 40],
+            "batch_size": 4,
+            "num_workers": 0,
+            "augmentation": "light",
+            "ignore_index": 255,
+            **arguments,
+        },
     )
 
 
@@ -403,7 +411,7 @@ def test_two_classes_have_a_foreground(shapes, tmp_path):
     L.seed_everything(0, verbose=False)
     task = SemanticSegmenter(Pixels, decoder=PROBE, lr=0.1)
     run = trainer(tmp_path, epochs=3)
-    module = data(shapes)
+    module = data(shapes, ignore_index=None)
     run.fit(task, datamodule=module)
     measured = run.test(task, datamodule=module, verbose=False)[0]
     assert measured["test/foreground_iou"] > 0.5
@@ -436,7 +444,7 @@ def test_by_command_from_a_folder_to_masks(shapes, tmp_path, monkeypatch, capsys
         assert main(list(typed)) == 0, capsys.readouterr().err
         return capsys.readouterr().out
 
-    assert "class 1" in run("inspect", "shapes")
+    assert "class 1" in run("inspect", "shapes", "data.ignore_index=255")
     small = ["data.image_size=[32,40]", "data.num_workers=0", "trainer=cpu", "trainer.enable_progress_bar=false"]
     small += [f"trainer.limit_{stage}_batches=1" for stage in ("train", "val", "test")]
     tiny = [
@@ -447,7 +455,7 @@ def test_by_command_from_a_folder_to_masks(shapes, tmp_path, monkeypatch, capsys
         "model.decoder=quintet.vision.models.UNetDecoder",
         "model.loss=quintet.vision.tasks.losses.CrossEntropyDice",
     ]
-    said = run("fit", "experiment=vision/segment", "data.root=shapes", *small, *tiny, *parts)
+    said = run("fit", "experiment=vision/segment", "data.root=shapes", "data.ignore_index=255", *small, *tiny, *parts)
     assert "test/mean_iou" in said
     (folder,) = (tmp_path / "runs" / "vision" / "segment").iterdir()
     drawn = {path.stem for path in (folder / "pictures").iterdir()}
