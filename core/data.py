@@ -181,6 +181,11 @@ class DataModule(Described, L.LightningDataModule):
         dataset = self._dataset(stage)
         if self.trainer is None or self.trainer.world_size == 1:
             return self._loader(dataset)
+        if len(dataset) < self.trainer.world_size:
+            raise QuintetError(
+                f"{len(dataset)} {stage} samples cannot be shared by {self.trainer.world_size} processes; use "
+                "trainer.devices=1, or larger parts of the data"
+            )
         # Torch's own sampler repeats samples to fill up the last batch, and the metrics would count them twice.
         sampler = UnrepeatedDistributedSampler(
             dataset, num_replicas=self.trainer.world_size, rank=self.trainer.global_rank, shuffle=False

@@ -97,10 +97,11 @@ def test_a_resumed_run_starts_with_the_next_epoch_and_remembers_the_best(tmp_pat
 
 
 def averages(steps, decay):
-    """The exponential moving average of -1, -2, ..., started by the first of them."""
+    """The exponential moving average of -1, -2, ..., started by the first; early on it keeps less."""
     average = -1.0
     for step in range(2, steps + 1):
-        average = decay * average + (1 - decay) * -step
+        kept = min(decay, step / (step + 9))  # (1 + n) / (10 + n) after n = step - 1 of them
+        average = kept * average + (1 - kept) * -step
     return average
 
 
