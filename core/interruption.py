@@ -78,18 +78,21 @@ class OwnSignals(Callback):
 
 def killed_process(error: BaseException, trainer: L.Trainer | None) -> str | None:
     """Which process of a run was killed and why, where an error comes of that; None for other errors."""
-    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error)):
+    if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error)):
         return (
-            f"a process that reads data (pid {found[1]}) {_ended(found[2])}; often memory ran out: lower "
+            f"a process that reads data (pid {found[1]}) {_ended(error)}; often memory ran out: lower "
             "data.num_workers or data.batch_size"
         )
     return _dead_rank(trainer) if trainer is not None else None
 
 
-def _ended(words: str) -> str:
-    """How a reading process ended, of torch's words for it."""
-    by = re.search(r"killed by signal: ([\w ]+?)\.", words)
-    return f"was killed ({by[1]})" if by else "ended unexpectedly"
+def _ended(error: BaseException | None) -> str:
+    """How a reading process ended, of what torch says along the chain of causes."""
+    while error is not None:
+        if by := re.search(r"killed by signal: ([\w ]+?)\.", str(error)):
+            return f"was killed ({by[1]})"
+        error = error.__cause__ or error.__context__
+    return "ended unexpectedly"
 
 
 def _dead_rank(trainer: L.Trainer) -> str | None:

@@ -260,8 +260,10 @@ class Runner(LightningCLI):
         if config.run_dir:
             run = given_run_folder(config.run_dir)
             if self.subcommand == "fit" and not config.ckpt_path and (run / "checkpoints").exists():
+                last = run / "checkpoints" / "last.ckpt"
+                written = last if last.is_file() else next((run / "checkpoints").glob("*.ckpt"), last)
                 raise QuintetError(
-                    f"{run} already holds a run; resume it with ckpt_path={run}/checkpoints/last.ckpt or choose another"
+                    f"{run} already holds a run; resume it with ckpt_path={_typed(written)} or choose another"
                 )
         run = run or new_run_folder(config.name)
         kind = self.subcommand if self.subcommand in VERBS else self.command

@@ -1,20 +1,34 @@
 """Runs that fail, are stopped, resumed and written: what they say, with which status, and what they leave."""
 
+import contextlib
 import json
 import math
 import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from quintet.cli import main
-from quintet.core.metrics_file import read_metrics
+from quintet.core import run_lock
+from quintet.core.checkpoint_io import AtomicCheckpointIO
+from quintet.core.errors import QuintetError
+from quintet.core.export import export_checkpoint
+from quintet.core.metrics_file import MetricsFile, read_metrics
+from quintet.core.report import write_report
+from quintet.core.run_folder import given_run_folder, write_summary
 
 EXPERIMENT = ["fit", "experiment=points", "--config-dir", "configs"]
 FIT = [*EXPERIMENT, "callbacks.pictures=null", "run_dir=run"]
 SHORT = ["trainer.max_epochs=1"]
 TRUST = "trust=toy_points"
+EXECUTABLE = shutil.which("quintet", path=str(Path(sys.executable).parent)) or "quintet"
 
 
 def files(folder):
@@ -191,3 +205,255 @@ def test_a_picture_that_fails_does_not_take_the_run_with_it(toy, monkeypatch, ca
     left_out = "warning: a picture of the test part is left out: IndexError: index 1 is out of bounds for axis 0"
     assert left_out in capsys.readouterr().err
     assert {"pictures/first.png", "pictures/learning_curves.png", "report.html", "summary.json"} <= files(toy / "run")
+
+
+@contextlib.contextmanager
+def files_no_longer_than(size):
+    """As on a disk that is full after some bytes: what is written beyond fails, whoever writes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def write_metrics(folder):
+    file = MetricsFile(folder)
+    file.log_metrics({f"train/{number}": 0.1 for number in range(100)}, 0)
+    file.save()
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_metrics, "metrics.csv"),
+        (lambda folder: write_summary(folder, {"metrics": dict.fromkeys(map(str, range(100)), 0.1)}), "summary.json"),
+        (lambda folder: write_report(folder, "title", {}, []), "report.html"),
+        (
+            lambda folder: AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(1000)}, folder / "last.ckpt"),
+            "last.ckpt",
+        ),
+    ],
+)
+@pytest.mark.parametrize("before", [None, "as it was"])
+def test_a_full_disk_leaves_nothing_half_and_what_was_there(tmp_path, write, name, before):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    if before:
+        (folder / name).write_text("step\n" if name == "metrics.csv" else before)
+    expected = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with files_no_longer_than(200), pytest.raises(QuintetError, match=rf"cannot write .*{name} \(File too large\); "):
+        write(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == expected
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("safetensors", "safetensors"), ("torch_export", "pt2")])
+def test_an_export_onto_a_full_disk_leaves_nothing(toy, toy_run, kind, ending):
+    lines = export_checkpoint(
+        toy_run / "checkpoints" / "best.ckpt", {"format": kind, "output": f"m.{ending}"}, ["toy_points"]
+    )
+    before = files(toy)
+    with files_no_longer_than(500), pytest.raises(QuintetError, match=r"cannot write m\..* \(File too large\)"):
+        list(lines)
+    assert files(toy) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("toy_nets.py", "run_dir: toy_nets.py is a file; choose a folder with run_dir=FOLDER"),
+        ("x" * 5000, f"cannot create {'x' * 200}... (File name too long); choose another with run_dir=FOLDER"),
+        ("toy_nets.py/run", "cannot create toy_nets.py/run (Not a directory); choose another with run_dir=FOLDER"),
+        ("/proc/run", "cannot create /proc/run (No such file or directory); choose another with run_dir=FOLDER"),
+        ("a\0b", "cannot create a\0b (embedded null byte); choose another with run_dir=FOLDER"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_refused_in_one_line(toy, given, said):
+    with pytest.raises(QuintetError) as caught:
+        given_run_folder(given)
+    assert str(caught.value) == said
+
+
+# Two runs in one folder
+
+
+def owner_of_another(pid=None, host=None, started="1"):
+    return json.dumps({"host": host or run_lock.socket.gethostname(), "pid": pid, "started": started})
+
+
+def test_a_second_run_in_a_folder_is_refused_also_before_the_first_checkpoint(toy, capsys):
+    (toy / "run").mkdir()
+    with run_lock.locked(toy / "run"):
+        assert main([*FIT, *SHORT]) == 1
+        complaint = capsys.readouterr().err
+        assert f"{toy / 'run'} is written by another run (process {os.getpid()} on " in complaint
+        assert "choose another run_dir=FOLDER" in complaint
+        assert files(toy / "run") == {run_lock.FILE}
+    assert files(toy / "run") == set()
+
+
+def test_of_many_that_want_a_folder_one_gets_it(tmp_path):
+    held = run_lock.locked(tmp_path)
+    with held, pytest.raises(QuintetError, match="is written by another run"), run_lock.locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", ["reaped", "zombie", "number given again"])
+def test_the_lock_of_a_killed_run_does_not_stay(tmp_path, left):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    if left == "reaped":
+        process.wait()
+    else:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    pid = os.getpid() if left == "number given again" else process.pid
+    (tmp_path / run_lock.FILE).write_text(owner_of_another(pid))
+    with run_lock.locked(tmp_path):
+        assert json.loads((tmp_path / run_lock.FILE).read_text())["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+    process.wait()
+
+
+@pytest.mark.parametrize("content", [owner_of_another(1, "elsewhere"), "", "[1]", '{"pid": "x"}'])
+def test_a_lock_of_which_nobody_knows_stays_and_its_file_is_named(tmp_path, content):
+    path = tmp_path / run_lock.FILE
+    path.write_text(content)
+    with pytest.raises(QuintetError) as caught, run_lock.locked(tmp_path):
+        pass
+    assert str(caught.value).endswith(f"if nothing runs there any more, remove {path}")
+    assert path.read_text() == content
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(tmp_path, monkeypatch):
+    def refused(*arguments, **keywords):
+        raise OSError(30, os.strerror(30))
+
+    monkeypatch.setattr(run_lock.Path, "write_text", refused)
+    with pytest.raises(QuintetError, match=r"cannot write in .* \(Read-only file system\); copy the run elsewhere"):
+        run_lock.locked(tmp_path).__enter__()
+
+
+def test_a_configuration_that_is_not_of_a_run_is_not_overwritten(toy, capsys):
+    (toy / "run").mkdir()
+    (toy / "run" / "config.yaml").write_text("mine: 1\n")
+    assert main([*FIT, *SHORT]) == 1
+    assert "config.yaml is not of a run and is not overwritten" in capsys.readouterr().err
+    assert (toy / "run" / "config.yaml").read_text() == "mine: 1\n"
+
+
+# Signals and killed processes
+
+
+def stopping(epoch, batch, by):
+    given = {"_target_": "toy_nets.Interrupt", "epoch": epoch, "batch": batch, "by": by}
+    return [f"++callbacks.interrupt.{key}={value}" for key, value in given.items()]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batch", "by"),
+    [(0, 2, "SIGTERM"), (1, 0, "SIGTERM"), (2, 3, "SIGTERM"), (2, 4, "SIGTERM"), (1, 1, "SIGHUP")],
+)
+def test_a_signal_stops_a_run_at_any_moment_and_it_is_said_how_to_go_on(toy, capsys, epoch, batch, by):
+    with pytest.raises(SystemExit) as caught:
+        main([*FIT, *stopping(epoch, batch, by)])
+    assert caught.value.code == 128 + getattr(signal, by)
+    command, said = "quintet fit --config run/config.yaml", capsys.readouterr().out
+    if epoch:
+        assert f"stopped by {by}; continue with: {command} --ckpt_path run/checkpoints/last.ckpt\n" in said
+        assert torch.load(toy / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == epoch - 1
+    else:
+        assert f"stopped by {by}; no epoch was finished; start again with: {command}\n" in said
+    assert not (toy / "run" / "summary.json").exists()
+    assert run_lock.FILE not in files(toy / "run")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("by", "status"), [("Ctrl-C", 130), ("SIGTERM", 143)])
+def test_a_run_stopped_in_its_last_test_says_how_to_test_again(toy, capsys, monkeypatch, by, status):
+    import toy_points
+
+    def stop(self, batch, index):
+        if by == "Ctrl-C":
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(toy_points.PointClassifier, "test_step", stop)
+        try:
+            ended = main([*FIT, *SHORT])
+        except SystemExit as error:
+            ended = error.code
+    assert ended == status
+    command = f"quintet test ckpt_path=run/checkpoints/best.ckpt {TRUST}"
+    assert f"stopped by {by}; training is done; test with: {command}\n" in capsys.readouterr().out
+    assert main(command.split()[1:]) == 0
+
+
+@pytest.mark.parametrize("end", ["refuses", "fails", "is killed"])
+def test_what_ends_a_process_that_reads_data_is_said_in_a_line_or_two(toy, capsys, monkeypatch, end):
+    import toy_points
+
+    def read(self, sample):
+        if end == "refuses":
+            raise QuintetError("photos/a.jpg is cut short; copy it again")
+        if end == "fails":
+            raise OSError(5, "Input/output error", "photos/a.jpg")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert main([*FIT, *SHORT]) == 0
+    monkeypatch.setattr(toy_points.Jitter, "__call__", read)
+    capsys.readouterr()
+    assert main([*FIT, "ckpt_path=run/checkpoints/last.ckpt", "data.num_workers=1"]) == 1
+    complaint = capsys.readouterr().err.strip()
+    if end == "refuses":
+        assert complaint == "error: photos/a.jpg is cut short; copy it again"
+    elif end == "fails":
+        assert complaint.startswith("error: OSError: [Errno 5] Input/output error: 'photos/a.jpg'")
+    else:
+        first, second = complaint.splitlines()
+        assert first.startswith("error: a process that reads data (pid ")
+        assert "was killed (Killed); often memory ran out: lower data.num_workers or data.batch_size" in first
+        assert second == "continue with: quintet fit --config run/config.yaml --ckpt_path run/checkpoints/last.ckpt"
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_a_distributed_run_is_said_and_how_to_go_on(toy):
+    """The processes of one run are told apart by LOCAL_RANK; the second kills itself in its second epoch."""
+    (toy / "killed.py").write_text(
+        "import os, signal\nfrom lightning.pytorch.callbacks import Callback\n\n\nclass Killed(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *arguments):\n"
+        "        if trainer.current_epoch and trainer.global_rank:\n            os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    given = ["trainer.strategy=ddp", "trainer.devices=2", "++callbacks.killed._target_=killed.Killed"]
+    ended = subprocess.run([EXECUTABLE, *FIT, *given], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1
+    first, second = ended.stderr.strip().splitlines()[-2:]
+    assert first.startswith("error: process 1 of 0 to 1 (pid ")
+    assert "was killed by SIGKILL" in first
+    assert second == "continue with: quintet fit --config run/config.yaml --ckpt_path run/checkpoints/last.ckpt"
+
+
+# Resuming
+
+
+def test_a_run_is_not_resumed_on_other_data(toy, capsys):
+    assert main([*FIT, *SHORT]) == 0
+    path = toy / "points" / "points.csv"
+    path.write_text(path.read_text().replace("below", "under"))
+    capsys.readouterr()
+    assert main([*FIT, "ckpt_path=run/checkpoints/last.ckpt"]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint == (
+        "error: the checkpoint was trained on other data: classes differ; start a new run, "
+        "or from its weights with model.pretrained=FILE\n"
+    )
+
+
+def test_a_resumed_run_learns_at_the_rate_it_is_given(toy):
+    assert main([*FIT, *SHORT]) == 0
+    given = ["trainer.max_epochs=2", "model.lr=1e-4", "model.final_lr=1"]
+    assert main([*FIT, *given, "ckpt_path=run/checkpoints/last.ckpt"]) == 0
+    rates = [row["train/lr"] for row in read_metrics(toy / "run" / "metrics.csv") if "train/lr" in row]
+    assert rates[-1] == pytest.approx(1e-4)
