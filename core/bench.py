@@ -24,6 +24,7 @@ from ..kernels._spec import Cost, Measurement, OpSpec, benchmark, errors, list_s
 from .bench_peers import Peer, peers_of
 from .console import Console
 from .errors import QuintetError, nearest
+from .files import refuse_existing, written_whole
 from .run_folder import new_run_folder
 
 
@@ -77,13 +78,17 @@ def bench_kernels(
     rows = [_row(result, machine, measured) for result in measured]
     console.print(_table(rows))
     folder = Path(output) if output else new_run_folder("bench")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in ("results.json", "results.md", "results.png"):
-        if (folder / file).exists():
-            raise QuintetError(f"{folder / file} exists and is not overwritten; give another output=FOLDER")
-    (folder / "results.json").write_text(json.dumps({"machine": asdict(machine), "results": rows}, indent=1) + "\n")
-    (folder / "results.md").write_text(markdown(machine, rows))
-    picture(rows).savefig(folder / "results.png", dpi=110)
+    content = json.dumps({"machine": asdict(machine), "results": rows}, indent=1) + "\n"
+    writers = {
+        "results.json": lambda path: path.write_text(content, encoding="utf-8"),
+        "results.md": lambda path: path.write_text(markdown(machine, rows), encoding="utf-8"),
+        "results.png": lambda path: picture(rows).savefig(path, dpi=110),
+    }
+    for file in writers:
+        refuse_existing(folder / file, "output=FOLDER")
+    for file, write in writers.items():
+        with written_whole(folder / file, remedy="give another output=FOLDER") as partial:
+            write(partial)
     console.print(f"folder: {folder}")
     return folder
 

@@ -1,16 +1,21 @@
 """Callbacks every run has: checkpoints in the run folder, pictures, and what the data looks like before training."""
 
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .console import Console
 from .data import DataModule
+from .errors import QuintetError, one_line
+from .files import written_whole
 from .metrics_file import read_metrics
 from .pictures import learning_curves
 from .registry import count_parameters
@@ -45,21 +50,71 @@ class Checkpoint(ModelCheckpoint):
         # By the file too: two that write every time are otherwise the same to Lightning.
         return self._generate_state_key(name=self.filename, monitor=self.monitor, mode=self.mode)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A run folder may have been moved: what lies in it now is meant, or Lightning would forget what was best.
+        written = state_dict.get("dirpath")
+        if self.dirpath and written and (Path(self.dirpath) / f"{self.filename}.ckpt").is_file():
+            here = {
+                key: value.replace(written, self.dirpath, 1) if isinstance(value, str) else value
+                for key, value in state_dict.items()
+            }
+            models = {path.replace(written, self.dirpath, 1): score for path, score in here["best_k_models"].items()}
+            state_dict = here | {"best_k_models": models}
+        super().load_state_dict(state_dict)
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        # Lightning would take an epoch whose metric is NaN for the best so far, if there was none before.
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
             self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
 
-class WeightAverage(EMAWeightAveraging):
+class WeightAverage(WeightAveraging):
     """Exponential moving average of the weights, which is what is validated, tested and saved.
 
+    After n steps the average keeps min(decay, (1 + n) / (10 + n)) of itself: without the second, the first random
+    weights would be most of the average in a run of fewer than 1 / (1 - decay) steps.
+
     Args:
-        decay: share of the average that stays at each step.
+        decay: share of the average that stays at each step, in the long run.
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        super().__init__(decay=decay)
+        if not 0 <= decay < 1:
+            raise QuintetError(f"callbacks.average.decay is {decay}; it lies between 0 and 1")
+
+        def average(averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+            kept = ((1 + steps) / (10 + steps)).clamp(max=decay)
+            for mean, weight in zip(averages, weights):
+                if mean.is_floating_point():
+                    mean.lerp_(weight, (1 - kept).to(mean.dtype))
+                else:  # counters
+                    mean.copy_(weight)
+
+        super().__init__(multi_avg_fn=average)
+        self._buffers: list[Tensor] = []
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._buffers = [buffer.clone() for buffer in pl_module.buffers()]
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing yet: the task may still write down what it learned from validating the average."""
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._average_model is None:
+            return
+        measured = [
+            (buffer.clone(), not buffer.equal(before)) for buffer, before in zip(pl_module.buffers(), self._buffers)
+        ]
+        self._swap_models(pl_module)
+        # Thresholds and the like belong to both: later steps would average them with older ones.
+        for buffer, (value, written) in zip(pl_module.buffers(), measured):
+            if written:
+                buffer.copy_(value)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         # Lightning brings back the weights that were being averaged, which is right only where training goes on.
@@ -79,35 +134,48 @@ class Introduction(Callback):
 
 
 class Pictures(Callback):
-    """Writes pictures into `<run folder>/pictures/` and the loggers: the first batch, the test, the learning curves."""
+    """Writes pictures into `<run folder>/pictures/` and the loggers: the first batch, the test, the learning curves.
+
+    A picture that cannot be drawn or written is said and left out: a run does not fail for it.
+    """
 
     @rank_zero_only
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and isinstance(pl_module, Task):
-            _write(trainer, "train", dict(pl_module.batch_pictures(batch)))
+            _draw(trainer, "train", lambda: pl_module.batch_pictures(batch))
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(pl_module, Task):
             return
-        figures = dict(pl_module.pictures())
+        _draw(trainer, "test", pl_module.pictures)
         rows = read_metrics(Path(trainer.default_root_dir) / "metrics.csv")
         # A test alone has trained nothing.
         if any(name.startswith(("train/", "val/")) for row in rows for name in row):
-            figures |= {"learning_curves": learning_curves(rows)}
-        _write(trainer, "test", figures)
+            _draw(trainer, "test", lambda: [("learning_curves", learning_curves(rows))])
 
 
-def _write(trainer: L.Trainer, stage: str, figures: dict[str, Figure]) -> None:
-    """Figures as files of the run folder, and to each logger that shows pictures."""
-    folder = Path(trainer.default_root_dir) / "pictures"
-    for name, figure in figures.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=120)
-        for logger in trainer.loggers:
-            _show(logger, f"{stage}/{name}", figure, folder / f"{name}.png", trainer.global_step)
+def _draw(trainer: L.Trainer, stage: str, figures: Callable[[], Iterable[tuple[str, Figure]]]) -> None:
+    """Writes each figure as it is drawn; those from the first that fails are left out, with one line that says why."""
+    try:
+        for name, figure in figures():
+            _write(trainer, stage, name, figure)
+    except Exception as error:
+        if os.environ.get("QUINTET_DEBUG") == "1":
+            raise
+        said = f"warning: a picture of the {stage} part is left out: {one_line(error)}"
+        Console(markup=False, stderr=True, soft_wrap=True).print(said, highlight=False)
+
+
+def _write(trainer: L.Trainer, stage: str, name: str, figure: Figure) -> None:
+    """A figure as a file of the run folder, and to each logger that shows pictures."""
+    path = Path(trainer.default_root_dir) / "pictures" / f"{name}.png"
+    with written_whole(path, replace=True, remedy="free space") as partial:
+        figure.savefig(partial, dpi=120)
+    for logger in trainer.loggers:
+        _show(logger, f"{stage}/{name}", figure, path, trainer.global_step)
 
 
 def _show(logger: Any, name: str, figure: Any, path: Path, step: int) -> None:

@@ -1,7 +1,5 @@
 """Checkpoints that are either whole or not there: written beside their target, flushed, then renamed."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,7 @@ import lightning
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from .errors import QuintetError
+from .files import written_whole
 from .pretrained import read_checkpoint
 from .records import RECORD
 from .sealing import digest_of
@@ -28,37 +26,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if RECORD in checkpoint:
             # Here and not earlier: callbacks put other weights (an average of them) into what is saved.
             checkpoint[RECORD]["digest"] = digest_of(checkpoint[RECORD], checkpoint["state_dict"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder: a rename is atomic only within one file system. What a kill leaves is written over.
-        partial = path.with_name(f".{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-            if isinstance(error, Exception) and (reason := _os_error(error)):
-                kept = f"; the previous {path.name} is intact" if path.exists() else ""
-                raise QuintetError(
-                    f"cannot write {path} ({reason}){kept}; free space and resume with ckpt_path=last"
-                ) from error
-            raise
+        remedy = "free space and start again"
+        if path.exists():
+            remedy = f"the previous {path.name} is intact; free space and resume with ckpt_path=last"
+        # To a file and not to a path: torch's own writer ends the process where the disk is full (SIGABRT).
+        with written_whole(path, replace=True, remedy=remedy) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
         # What `quintet export` writes has no version of Lightning's, which Lightning asks every file for.
         return {"pytorch-lightning_version": lightning.__version__} | read_checkpoint(path)
-
-
-def _os_error(error: BaseException | None) -> str | None:
-    """What the operating system said, along the chain of causes; None where it was not asked.
-
-    torch reports a failed write as a RuntimeError of its zip writer, raised while the OSError is handled.
-    """
-    while error is not None:
-        if isinstance(error, OSError):
-            return error.strerror or str(error)
-        error = error.__cause__ or error.__context__
-    return None

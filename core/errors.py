@@ -10,6 +10,16 @@ _VERBS = ("fit", "validate", "test", "predict")  # the Lightning CLI puts them b
 class QuintetError(Exception):
     """A mistake in the user's input or surroundings; the command line prints its message without a traceback."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_without_worker(message, type(self).__name__))
+
+
+def _without_worker(message: str, kind: str) -> str:
+    """An error's own words, without the traceback that torch writes around those of a process that reads data."""
+    if not re.match(r"Caught \w+ in .*\.\nOriginal Traceback", message):
+        return message
+    return re.split(rf"^(?:[\w.]+\.)?{kind}(?:: |$)", message, flags=re.MULTILINE)[-1].strip()
+
 
 class QuintetWarning(UserWarning):
     """Something a person should know of their input that stops nothing; the command line prints it as one note."""
@@ -35,7 +45,7 @@ def one_line(error: Exception) -> str:
     """What went wrong, in one or two lines."""
     if isinstance(error, QuintetError):
         return str(error)
-    text = str(error).strip()
+    text = _without_worker(str(error).strip(), type(error).__name__)
     if type(error).__name__ in ("ArgumentError", "NSKeyError"):
         return _option_error(text)
     if found := re.search(r"Union subtypes.*?\n *Errors:\n *- (.*?)\n *- ", text, flags=re.DOTALL):

@@ -7,6 +7,7 @@ only then given its name.
 
 import contextlib
 import importlib.util
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -233,7 +234,10 @@ def write_torch_export(
 ) -> Callable:
     """Writes a file of torch.export; returns what runs it as read back."""
     with _quiet():
-        torch.export.save(program, str(path), extra_files={"quintet.json": json.dumps(about)})
+        # By memory: torch's own writer of files ends the process where the disk is full (SIGABRT).
+        content = io.BytesIO()
+        torch.export.save(program, content, extra_files={"quintet.json": json.dumps(about)})
+        path.write_bytes(content.getbuffer())
         module = torch.export.load(str(path)).module()
 
     def run(inputs: list[Tensor]) -> list[Tensor]:
@@ -248,14 +252,11 @@ WRITERS = {"onnx": write_onnx, "torch_export": write_torch_export}
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Writes weights with the record of their task; `load_task`, `pretrained=FILE` and every verb read it again."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     sealed = {**record, "digest": digest_of(record, state)}
-    save_file(
-        {key: value.detach().cpu().contiguous().clone() for key, value in state.items()},
-        path,
-        metadata={"format": "pt", "quintet": to_json(sealed)},
-    )
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    path.write_bytes(save(tensors, metadata={"format": "pt", "quintet": to_json(sealed)}))
 
 
 def _check_equal(state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

@@ -1,13 +1,17 @@
 """metrics.csv: one row a step at which something was measured, kept whole across interruptions."""
 
 import csv
-import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from .console import Console
+from .errors import QuintetError
+from .files import written_whole
+from .run_folder import REMEDY
 
 
 class MetricsFile(Logger):
@@ -51,24 +55,30 @@ class MetricsFile(Logger):
     def save(self) -> None:
         if not self._rows:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         columns = ["epoch", "step", *sorted({key for row in self._rows for key in row} - {"epoch", "step"})]
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
+        with (
+            written_whole(self.path, replace=True, remedy=REMEDY) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self._rows)
-        os.replace(partial, self.path)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self.save()
+        try:
+            self.save()
+        except QuintetError as error:
+            if status == "success":
+                raise
+            # What ended the run is what must be read first; this comes on top.
+            Console(markup=False, stderr=True).print(f"warning: {error}", highlight=False, soft_wrap=True)
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """Rows of a metrics.csv with numbers as numbers and empty cells left out; no rows where there is no file."""
     if not Path(path).is_file():
         return []
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     return [row | {key: int(row[key]) for key in ("epoch", "step") if key in row} for row in rows]

@@ -1,13 +1,14 @@
 """report.html: a run on one page that needs nothing but itself: metrics, pictures, settings, what comes next."""
 
 import base64
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from .files import written_whole
 from .metrics_file import read_metrics
+from .run_folder import REMEDY
 
 FILE = "report.html"
 ROWS = 200  # of metrics.csv that are shown, the last ones
@@ -67,9 +68,8 @@ def write_report(
         f"<body>{chr(10).join(parts)}</body></html>\n"
     )
     path = folder / FILE
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    with written_whole(path, replace=True, remedy=REMEDY) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

@@ -1,14 +1,15 @@
 """The run folder `runs/<experiment>/<time>/`: config.yaml, metrics.csv, checkpoints/, pictures/, predictions/."""
 
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from .errors import QuintetError
+from .files import written_whole
 
 RUN_FOLDER = "QUINTET_RUN_FOLDER"  # processes that a distributed run starts inherit it
+REMEDY = "free space, or choose another folder with run_dir=FOLDER"
 
 
 def new_run_folder(experiment: str, root: str | Path = "runs") -> Path:
@@ -21,12 +22,28 @@ def new_run_folder(experiment: str, root: str | Path = "runs") -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        except OSError as error:
-            raise QuintetError(
-                f"cannot create {folder} ({error.strerror}); choose another with run_dir=FOLDER"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise _not_created(folder, error) from None
         return folder
     raise QuintetError(f"{parent} holds a thousand runs of this second; choose a folder with run_dir=FOLDER")
+
+
+def given_run_folder(given: str | Path) -> Path:
+    """The folder that `run_dir` names, made where there is none. Raises QuintetError where it cannot be one."""
+    folder = Path(given)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise QuintetError(f"run_dir: {folder} is a file; choose a folder with run_dir=FOLDER") from None
+    except (OSError, ValueError) as error:
+        raise _not_created(folder, error) from None
+    return folder
+
+
+def _not_created(folder: Path, error: OSError | ValueError) -> QuintetError:
+    reason = getattr(error, "strerror", None) or error
+    shown = str(folder) if len(str(folder)) <= 200 else f"{str(folder)[:200]}..."
+    return QuintetError(f"cannot create {shown} ({reason}); choose another with run_dir=FOLDER")
 
 
 def new_output_folder(run: Path, kind: str) -> Path:
@@ -56,6 +73,5 @@ def best_checkpoint(run: Path) -> Path:
 
 def write_summary(folder: Path, content: dict[str, Any]) -> None:
     """Writes summary.json: what the run measured in the end, for tables over several runs."""
-    partial = folder / "summary.json.partial"
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, folder / "summary.json")
+    with written_whole(folder / "summary.json", replace=True, remedy=REMEDY) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -4,16 +4,20 @@ import contextlib
 import inspect
 import logging
 import os
+import shlex
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning import Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
@@ -26,13 +30,25 @@ from .console import Console
 from .data import DataModule
 from .described import packages_of
 from .errors import QuintetError, nearest
+from .files import written_whole
+from .interruption import Ended, OwnSignals, Signals, killed_process
 from .own_code import let_in_own_code
 from .pretrained import read_checkpoint
 from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 from .report import write_report
-from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
+from .run_folder import (
+    REMEDY,
+    RUN_FOLDER,
+    given_run_folder,
+    last_checkpoint,
+    new_output_folder,
+    new_run_folder,
+    run_folder_of,
+    write_summary,
+)
+from .run_lock import locked
 from .show import facts_of
-from .task import Task, commands_of, restored_task
+from .task import Task, commands_of, refuse_other_data, restored_task
 from .trusted import check_trust, resolve
 
 # jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
@@ -179,24 +195,57 @@ class Runner(LightningCLI):
         # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
         set_parsing_settings(import_path_denylist=["quintet.cli"])
         quiet = {"exit_on_error": False}
-        inherited = RUN_FOLDER in os.environ
+        self.inherited = RUN_FOLDER in os.environ
+        self.tested: Path | None = None  # by the test after training, once it runs
         try:
-            super().__init__(
-                Task,
-                DataModule,
-                save_config_callback=None,
-                seed_everything_default=0,
-                parser_kwargs=quiet | dict.fromkeys(self.subcommands(), quiet),
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                args=arguments,
-            )
+            with Signals() as self.signals, contextlib.ExitStack() as self.held:
+                super().__init__(
+                    Task,
+                    DataModule,
+                    save_config_callback=None,
+                    seed_everything_default=0,
+                    parser_kwargs=quiet | dict.fromkeys(self.subcommands(), quiet),
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,
+                    args=arguments,
+                )
+            if self.signals.received:  # in a place that swallows exceptions
+                raise Ended
+        except (KeyboardInterrupt, SystemExit) as error:
+            self._stopped(error)
+        except RuntimeError as error:
+            if reason := killed_process(error, getattr(self, "trainer", None)):
+                raise QuintetError("\n".join(filter(None, (reason, self._how_to_go_on())))) from error
+            raise
         finally:
             self._remove_empty_folder()
-            if not inherited:  # the next command of this Python process has a folder of its own
+            if not self.inherited:  # the next command of this Python process has a folder of its own
                 os.environ.pop(RUN_FOLDER, None)
+
+    def _stopped(self, error: BaseException) -> NoReturn:
+        """Says how to go on after Ctrl-C or a signal, and ends the command with their status."""
+        # Lightning makes an exit of both.
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise error
+        by = signal.Signals(self.signals.received).name if self.signals.received else "Ctrl-C"
+        self._say(f"stopped by {by}; {self._how_to_go_on()}".removesuffix("; "))
+        if self.signals.received:
+            raise SystemExit(self.signals.status) from None
+        raise KeyboardInterrupt from None
+
+    def _how_to_go_on(self) -> str:
+        """What to type after a training or its test was cut short; empty where the same command is typed again."""
+        if self.tested is not None:
+            return f"training is done; test with: quintet test ckpt_path={_typed(self.tested)}{self._trusting()}"
+        settings = getattr(self, "folder", Path()) / "config.yaml"
+        if getattr(self, "subcommand", None) != "fit" or not settings.is_file():
+            return ""
+        command, last = f"quintet fit --config {_typed(settings)}", self.folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            return f"continue with: {command} --ckpt_path {_typed(last)}"
+        return f"no epoch was finished; start again with: {command}"
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str, default="run", help="folder under runs/")
@@ -216,6 +265,8 @@ class Runner(LightningCLI):
             config.ckpt_path = str(path)
             self.record = record_of(read_checkpoint(path), path)
         self.folder = self._run_folder(config)
+        if self.subcommand == "fit" and rank_zero_only.rank == 0 and not self.inherited:
+            self.held.enter_context(locked(self.folder))
         self.typed_config = config
         self.config[self.subcommand] = composition.substitute_run(config, self.folder)
 
@@ -236,11 +287,12 @@ class Runner(LightningCLI):
             raise QuintetError("processes started one by one cannot agree on a new folder; add run_dir=FOLDER")
         run = run_folder_of(config.ckpt_path) if config.ckpt_path else None
         if config.run_dir:
-            run = Path(config.run_dir)
-            run.mkdir(parents=True, exist_ok=True)
+            run = given_run_folder(config.run_dir)
             if self.subcommand == "fit" and not config.ckpt_path and (run / "checkpoints").exists():
+                last = run / "checkpoints" / "last.ckpt"
+                written = last if last.is_file() else next((run / "checkpoints").glob("*.ckpt"), last)
                 raise QuintetError(
-                    f"{run} already holds a run; resume it with ckpt_path={run}/checkpoints/last.ckpt or choose another"
+                    f"{run} already holds a run; resume it with ckpt_path={_typed(written)} or choose another"
                 )
         run = run or new_run_folder(config.name)
         kind = self.subcommand if self.subcommand in VERBS else self.command
@@ -254,8 +306,14 @@ class Runner(LightningCLI):
         stored.ckpt_path = None
         text = self._parser(self.subcommand).dump(stored, skip_none=False, skip_validation=True)
         path = self.folder / "config.yaml"
-        if not path.exists():
-            path.write_text(f"# quintet fit --config {_shown(path)}\n{text}")
+        heading = "# quintet fit --config"
+        if path.exists():
+            if self.record is not None:
+                return
+            if not path.read_text(encoding="utf-8", errors="replace").startswith(heading):
+                raise QuintetError(f"{path} is not of a run and is not overwritten; choose another run_dir=FOLDER")
+        with written_whole(path, replace=True, remedy=REMEDY) as partial:
+            partial.write_text(f"{heading} {_typed(path)}\n{text}", encoding="utf-8")
 
     def after_instantiate_classes(self) -> None:
         if self.subcommand == "fit" and rank_zero_only.rank == 0:
@@ -267,40 +325,51 @@ class Runner(LightningCLI):
                     f"the checkpoint is of a {named}, the configuration builds a {type(self.model).__name__}"
                 )
             description = restore_description(type(self.model).description_type, self.record)
+            if self.subcommand == "fit":
+                self.datamodule.setup("fit")
+                refuse_other_data(self.model.describe(self.datamodule), description)
+            else:
+                self.datamodule.adopt(description)
             self.model.adopt(description, restoring=True)
             self.model.origin = restore_origin(self.record)
-            self.datamodule.adopt(description)
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(
+        trainer = super().instantiate_trainer(
             default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
         )
-
-    def fit(self, **arguments: Any) -> None:
-        try:
-            self.trainer.fit(**arguments)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            last = self.folder / "checkpoints" / "last.ckpt"
-            command = f"quintet fit --config {_shown(self.folder / 'config.yaml')}"
-            command += f" --ckpt_path {_shown(last)}" if last.is_file() else ""
-            self._say(f"interrupted; continue with: {command}")
-            raise KeyboardInterrupt from None
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+            raise QuintetError(
+                f"trainer.devices is {trainer.num_devices}, but there are {cores} CPU cores: give at most as many"
+            )
+        trainer.callbacks.insert(0, OwnSignals(self.signals))
+        return trainer
 
     def after_fit(self) -> None:
-        best = Path(self.trainer.checkpoint_callback.best_model_path) if self.trainer.checkpoint_callback else None
         self.datamodule.setup("test")
-        written = best is not None and best.is_file()
-        if not written or "test" not in self.datamodule.datasets:
-            reason = "the data has no test part" if written else "no checkpoint was written"
+        checkpoint = self._trained_checkpoint()
+        if checkpoint is None or "test" not in self.datamodule.datasets:
+            reason = "no checkpoint was written" if checkpoint is None else "the data has no test part"
             self._say(f"not tested: {reason}")
-            if written and rank_zero_only.rank == 0:
-                self._say(f"report: {_shown(self._report(best, {}, self._next(best)))}")
+            if checkpoint is not None and rank_zero_only.rank == 0:
+                self._say(f"report: {_shown(self._report(checkpoint, {}, self._next(checkpoint)))}")
             self._say(f"folder: {_shown(self.folder)}")
             return
-        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
-        self._close(best)
+        self.tested = checkpoint
+        self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(checkpoint), verbose=False)
+        self._close(checkpoint)
+
+    def _trained_checkpoint(self) -> Path | None:
+        """The best checkpoint, else the last one, saying why; None where there is none."""
+        callbacks = [item for item in self.trainer.checkpoint_callbacks if isinstance(item, ModelCheckpoint)]
+        for callback in callbacks:
+            if (path := Path(callback.best_model_path)).is_file():
+                return path
+            if callback.monitor:
+                self._say(f"no epoch ended with a number as {callback.monitor}, so none is called the best")
+        return None
 
     def after_test(self) -> None:
         self._close(Path(self.config[self.subcommand].ckpt_path))
@@ -320,7 +389,7 @@ class Runner(LightningCLI):
 
     def _next(self, checkpoint: Path) -> str:
         """The command that predicts with a checkpoint."""
-        command = f"quintet predict ckpt_path={_shown(checkpoint)}"
+        command = f"quintet predict ckpt_path={_typed(checkpoint)}"
         if argument := self.datamodule.files:
             command += f" data.{argument}={'FOLDER' if argument == 'root' else 'FILE'}"
         return command + self._trusting()
@@ -333,17 +402,17 @@ class Runner(LightningCLI):
         """Writes report.html of this run, with what lies in its folder and what the checkpoint says of itself."""
         run = run_folder_of(checkpoint) or self.folder
         settings = run / "config.yaml"
-        given = f"ckpt_path={_shown(checkpoint)}"
+        given = f"ckpt_path={_typed(checkpoint)}"
         commands = [("Predict for new files:", predict)]
         commands += [("One file for other programs:", f"quintet export {given} format=onnx{self._trusting()}")]
         if settings.is_file():
             last = run / "checkpoints" / "last.ckpt"
-            again = f"quintet fit --config {_shown(settings)}"
+            again = f"quintet fit --config {_typed(settings)}"
             commands += [("Train again, with other values:", f"{again} --model.init_args.lr {self.model.lr / 2:g}")]
             if last.is_file():
                 longer = 2 * (self.trainer.max_epochs or 1)
                 commands += [
-                    ("Train longer:", f"{again} --ckpt_path {_shown(last)} --trainer.max_epochs {max(2, longer)}")
+                    ("Train longer:", f"{again} --ckpt_path {_typed(last)} --trainer.max_epochs {max(2, longer)}")
                 ]
         return write_report(
             self.folder,
@@ -454,6 +523,11 @@ def _group_of(path: Path, options: set[str], config_dir: str | None) -> str:
         raise reason
     named = f"; it could be {' or '.join(reading)}" if reading else ""
     raise QuintetError(f"no data module recognises {path}{named}; name one with data=GROUP: {', '.join(groups)}")
+
+
+def _typed(path: Path) -> str:
+    """A path as it is typed in a shell."""
+    return shlex.quote(_shown(path))
 
 
 def _shown(path: Path) -> str:

@@ -53,6 +53,8 @@ def _weights(state: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
         parts[key.split(".")[0]] = parts.get(key.split(".")[0], 0) + value.numel()
     kinds = sorted({str(value.dtype).removeprefix("torch.") for value in state.values() if value.is_floating_point()})
     listed = ", ".join(f"{name} {number:,}" for name, number in parts.items())
+    if bad := [key for key, value in state.items() if value.is_floating_point() and value.isnan().any()]:
+        yield "damaged", f"{len(bad)} tensors hold NaN (first: {bad[0]}): training had failed"
     yield "parameters", f"{count / 1e6:.2f} M in {len(state)} tensors of {' and '.join(kinds)}: {listed}"
 
 

@@ -16,7 +16,8 @@ from rich.table import Table
 from . import composition
 from .console import Console
 from .errors import QuintetError, one_line
-from .run_folder import RUN_FOLDER
+from .files import written_whole
+from .run_folder import REMEDY, RUN_FOLDER
 from .runner import check_types, composed, run_composed
 
 
@@ -70,8 +71,8 @@ def _job(config: DictConfig) -> None:
     folder = Path(job.runtime.output_dir)
     overrides = [str(override) for override in job.overrides.task]
     user_folders = [source.path for source in job.runtime.config_sources if source.provider == "user"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "overrides.json").write_text(json.dumps(overrides))
+    with written_whole(folder / "overrides.json", replace=True, remedy=REMEDY) as partial:
+        partial.write_text(json.dumps(overrides), encoding="utf-8")
     # Lightning would otherwise start further processes in Hydra's own grammar.
     HydraConfig.instance().cfg = None
     os.environ.pop(RUN_FOLDER, None)

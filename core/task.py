@@ -22,15 +22,17 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from .data import DataModule
-from .described import Described, description_of
+from .described import Described, description_of, to_json
 from .errors import QuintetError, nearest
 from .export import Deployable
+from .finite import TOGETHER, LossWatch, MeanLoss, failed, not_finite, refuse_not_finite
 from .lora import adapt, named_weights
 from .metrics import apart
 from .optim.parameter_groups import parameter_groups
+from .optim.schedule import rise_and_fall
 from .pretrained import LoadReport, optional_keys, read_checkpoint
 from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 
@@ -63,7 +65,8 @@ class Task(Described, L.LightningModule):
     """Loss, metrics, optimizer, schedule, freezing, compilation and checkpoints of a domain task.
 
     The learning rate rises linearly over the first `warmup` share of all steps and falls by a half cosine to
-    `final_lr` times its peak. Biases, norms and other vectors are not decayed; with `layer_decay` d, layer l of L
+    `final_lr` times its peak; in a run without a last step (trainer.max_epochs=-1) it rises over the first epoch and
+    stays. Biases, norms and other vectors are not decayed; with `layer_decay` d, layer l of L
     learns at lr * d^(L - l) (BEiT: BERT Pre-Training of Image Transformers, arXiv 2106.08254).
 
     A domain's task implements `make`, `step`, `metrics`, and where they make sense `predict_step`, `initialise`,
@@ -144,6 +147,7 @@ class Task(Described, L.LightningModule):
         self.description: Any = None
         self._frozen_for: int | None = None  # the epoch for which parameters were last frozen or freed
         self.origin: LoadReport | None = None  # of the first weights, where they were not random
+        self._losses = LossWatch()
 
     # What a domain implements
 
@@ -216,8 +220,7 @@ class Task(Described, L.LightningModule):
         self.val_metrics = apart(self.metrics()).clone(prefix="val/")
         self.test_metrics = apart(self.metrics()).clone(prefix="test/")
         # Lightning's own mean over processes is wrong where they see different numbers of samples.
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
-        self.train_loss = MeanMetric(nan_strategy="disable")  # the check would wait for a GPU at every step
+        self.val_loss, self.test_loss, self.train_loss = MeanLoss(), MeanLoss(), MeanLoss()
         if not restoring:
             self.initialise()
         if self.lora_rank:
@@ -270,6 +273,10 @@ class Task(Described, L.LightningModule):
         result = self.step(batch)
         # Lightning's log takes as long as a layer of a small network: the mean is kept here and logged once.
         self.train_loss.update(result.loss.detach(), result.targets.shape[0])
+        self._losses.keep(self.trainer.global_step, result.loss)
+        alone = self.device.type == "cpu" and self.trainer.world_size == 1
+        if alone or len(self._losses) >= TOGETHER:
+            self._losses.look(self)
         return result.loss
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
@@ -300,6 +307,17 @@ class Task(Described, L.LightningModule):
         self._frozen_for = None
         self.record()  # what a checkpoint cannot describe is refused now, not after an epoch
 
+    def on_train_start(self) -> None:
+        # A resumed run learns at the rates it was given, not at those of the checkpoint.
+        (schedule,) = self.trainer.lr_scheduler_configs[:1] or (None,)
+        if schedule is None or not isinstance(schedule.scheduler, LambdaLR):
+            return
+        groups, factors = schedule.scheduler.optimizer.param_groups, schedule.scheduler.lr_lambdas
+        if len(groups) == len(self._chosen):
+            schedule.scheduler.base_lrs = [chosen["initial_lr"] for chosen in self._chosen]
+            for group, chosen, factor in zip(groups, self._chosen, factors):
+                group |= chosen | {"lr": chosen["initial_lr"] * factor(schedule.scheduler.last_epoch)}
+
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         # Dropout and drop path draw from (seed, epoch, batch, process), so a resumed run draws what a whole one does.
         if seed := os.environ.get("PL_GLOBAL_SEED"):
@@ -315,23 +333,33 @@ class Task(Described, L.LightningModule):
             self._check_learning()
             self._frozen_for = self.current_epoch
 
+    def on_validation_start(self) -> None:
+        self._losses.look(self)
+
     def on_train_epoch_end(self) -> None:
+        # Before checkpoints are written, none of which may be called the best after this.
+        self._losses.look(self)
+        value = self.trainer.callback_metrics.get("val/loss")
+        if value is not None and not value.isfinite():
+            failed(self, f"the loss on the validation data is {value.item()}, though in training it was a number")
         self.log("train/loss", self.train_loss, prog_bar=True)
         self.log("train/lr", max(group["lr"] for group in self.optimizers().param_groups), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self, self.lr, self.weight_decay, self.layer_groups(), self.layer_decay)
         optimizer = self.optimizer(groups, lr=self.lr, weight_decay=self.weight_decay)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        rising = round(self.warmup * total)
-
-        def factor(step: int) -> float:
-            if step < rising:
-                return (step + 1) / (rising + 1)
-            progress = min(1.0, (step - rising) / max(1, total - rising))
-            return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+        total = max(1, self.trainer.estimated_stepping_batches)
+        if math.isinf(total):
+            self.trainer.fit_loop.setup_data()  # or nobody knows yet how many batches an epoch has
+            rising = int(min(1000, self.trainer.num_training_batches / self.trainer.accumulate_grad_batches))
+        else:
+            rising = round(self.warmup * total)
+        schedule = LambdaLR(optimizer, rise_and_fall(rising, total, self.final_lr))
+        self._chosen = [
+            {key: group[key] for key in ("initial_lr", "weight_decay") if key in group}
+            for group in optimizer.param_groups
+        ]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _freeze(self, epoch: int) -> None:
         """Freezes what does not learn in an epoch and frees what does, of the parameters that `freeze` names."""
@@ -386,6 +414,9 @@ class Task(Described, L.LightningModule):
         return record
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # A finite loss may have had gradients that were not.
+        if bad := not_finite(self.state_dict(), dict(self.named_parameters())):
+            failed(self, f"{len(bad)} of the weights hold NaN or infinity (first: {bad[0]})")
         checkpoint[RECORD] = self.record() | {"training": self._training_so_far()}
 
     def _training_so_far(self) -> dict[str, Any]:
@@ -409,19 +440,15 @@ class Task(Described, L.LightningModule):
         if name != type(self).__name__:
             raise QuintetError(f"the checkpoint is of a {name}, this run builds a {type(self).__name__}")
         trained = restore_description(type(self).description_type, record)
-        if self.description not in (None, trained):
-            known, found = dataclasses.asdict(trained), dataclasses.asdict(self.description)
-            differing = [name for name in known if known[name] != found[name]]
-            raise QuintetError(
-                f"the checkpoint was trained on other data: {', '.join(differing)} differ; start a new run, "
-                "or from its weights with model.pretrained=FILE"
-            )
+        if self.description is not None:
+            refuse_other_data(self.description, trained)
         self.adopt(trained, restoring=True)
         self.origin = restore_origin(record)
 
     def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         if strict:
             self.check_fits(state_dict)
+        refuse_not_finite(state_dict, dict(self.named_parameters()))
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def check_fits(self, state_dict: Mapping[str, Tensor]) -> None:
@@ -452,6 +479,17 @@ def refuse_built(network: Any, what: str) -> None:
         raise QuintetError(
             f"model.backbone is a built {type(network).__name__}, but its {what} come from the data; give the "
             "class or a registered name, and what else it needs as model.backbone_arguments"
+        )
+
+
+def refuse_other_data(found: Any, trained: Any) -> None:
+    """Raises QuintetError where a description of data differs from the one a checkpoint was trained with."""
+    found, trained = (description_of(dataclasses.asdict(item), "description") for item in (found, trained))
+    # As text, where NaN equals NaN.
+    if differing := [name for name in trained if to_json(found[name]) != to_json(trained[name])]:
+        raise QuintetError(
+            f"the checkpoint was trained on other data: {', '.join(differing)} differ; start a new run, "
+            "or from its weights with model.pretrained=FILE"
         )
 
 

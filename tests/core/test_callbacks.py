@@ -1,5 +1,6 @@
 """Callbacks every run has: checkpoints, averages, what is said and what is drawn."""
 
+import math
 from pathlib import Path
 
 import lightning as L
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from quintet.core import callbacks
 from quintet.core.callbacks import Checkpoint, Introduction, Pictures, WeightAverage
+from quintet.core.errors import QuintetError
 from quintet.core.metrics_file import MetricsFile
 
 
@@ -97,10 +99,11 @@ def test_a_resumed_run_starts_with_the_next_epoch_and_remembers_the_best(tmp_pat
 
 
 def averages(steps, decay):
-    """The exponential moving average of -1, -2, ..., started by the first of them."""
+    """The exponential moving average of -1, -2, ..., started by the first; early on it keeps less."""
     average = -1.0
     for step in range(2, steps + 1):
-        average = decay * average + (1 - decay) * -step
+        kept = min(decay, step / (step + 9))  # (1 + n) / (10 + n) after n = step - 1 of them
+        average = kept * average + (1 - kept) * -step
     return average
 
 
@@ -118,6 +121,43 @@ def test_the_average_is_validated_saved_and_tested(tmp_path):
     assert weight(path) == pytest.approx(expected[-1])
     trainer.test(module, DataLoader(range(2)), ckpt_path=path, verbose=False)
     assert module.tested == pytest.approx(expected[-1])
+
+
+def test_what_validation_measured_is_saved_with_the_average_it_was_measured_of(tmp_path):
+    class Measuring(Line):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("threshold", torch.zeros(1))
+
+        def on_validation_epoch_end(self):
+            self.threshold.copy_(self.weight.detach())
+
+    module = Measuring()
+    run(tmp_path, module, WeightAverage(0.5), Checkpoint("last"), max_epochs=2)
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["threshold"].item() == state["weight"].item() == pytest.approx(averages(4, 0.5))
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_a_decay_that_is_none_is_refused(decay):
+    with pytest.raises(QuintetError, match=r"callbacks.average.decay is .*; it lies between 0 and 1"):
+        WeightAverage(decay)
+
+
+@pytest.mark.parametrize("losses", [(math.nan, 2.0, 3.0), (2.0, math.nan, 3.0), (-math.inf, 2.0, 3.0)])
+def test_an_epoch_without_a_number_is_never_the_best(tmp_path, losses):
+    run(tmp_path, Line(losses=losses), Checkpoint("best", monitor="val/loss"))
+    assert weight(tmp_path / "checkpoints" / "best.ckpt") == -2 * (1 + losses.index(2.0))
+
+
+def test_a_run_folder_that_was_moved_remembers_its_best(tmp_path):
+    run(tmp_path / "old", Line(), Checkpoint("best", monitor="val/loss"), Checkpoint("last"))
+    (tmp_path / "old").rename(tmp_path / "new")
+    used = Checkpoint("best", monitor="val/loss"), Checkpoint("last")
+    path = tmp_path / "new" / "checkpoints" / "last.ckpt"
+    run(tmp_path / "new", Line(losses=(3.0, 1.0, 2.0, 1.5)), *used, max_epochs=4, ckpt_path=path)
+    assert weight(tmp_path / "new" / "checkpoints" / "best.ckpt") == -4
+    assert used[0].best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")
 
 
 def test_a_resumed_run_goes_on_averaging(tmp_path):

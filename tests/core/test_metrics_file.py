@@ -2,12 +2,14 @@
 
 import csv
 import math
+import os
 from argparse import Namespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quintet.core.errors import QuintetError
 from quintet.core.metrics_file import MetricsFile, read_metrics
 
 
@@ -61,7 +63,7 @@ def test_a_step_that_is_not_given_is_the_first(tmp_path):
     assert read_metrics(file.path) == [{"step": 0, "a": 1.0}]
 
 
-def test_a_failed_write_leaves_the_previous_file(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_previous_file_and_is_said(tmp_path, monkeypatch, capsys):
     file = MetricsFile(tmp_path)
     file.log_metrics({"a": 1.0}, 0)
     file.save()
@@ -72,6 +74,9 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(csv.DictWriter, "writerows", fail)
     file.log_metrics({"a": 2.0}, 1)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(QuintetError, match=r"cannot write .*metrics.csv \(No space left on device\); free space"):
         file.save()
     assert file.path.read_text() == before
+    file.finalize("failed")  # beside the error that ended the run
+    assert "warning: cannot write" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["metrics.csv"]

@@ -221,7 +221,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_then_ends_as_if_it_had_not_bee
     (run,) = runs(toy)
     place = run.relative_to(toy)
     command = f"quintet fit --config {place}/config.yaml --ckpt_path {place}/checkpoints/last.ckpt"
-    assert f"interrupted; continue with: {command}" in capsys.readouterr().out
+    assert f"stopped by Ctrl-C; continue with: {command}" in capsys.readouterr().out
     # Another number of workers reads the same samples.
     assert main([*FIT, "ckpt_path=last", "data.num_workers=2"]) == 0
     assert runs(toy) == [run]
@@ -241,7 +241,8 @@ def test_an_interruption_before_the_first_checkpoint_says_how_to_start_again(toy
     interrupt = [item.replace("epoch=1", "epoch=0") for item in INTERRUPT]
     assert main([*FIT, *interrupt]) == 130
     (run,) = runs(toy)
-    assert f"continue with: quintet fit --config {run.relative_to(toy)}/config.yaml\n" in capsys.readouterr().out
+    again = f"no epoch was finished; start again with: quintet fit --config {run.relative_to(toy)}/config.yaml\n"
+    assert again in capsys.readouterr().out
 
 
 def test_a_full_disk_ends_the_run_and_loses_no_epoch(toy, toy_run, monkeypatch, capsys):
