@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from .checkpoint_io import AtomicCheckpointIO
 from .console import Console
 from .data import DataModule
 from .described import check_trusted, packages_of
-from .errors import QuintetError, nearest
+from .errors import QuintetError, nearest, told_of
 from .pretrained import read_checkpoint
 from .report import write_report
 from .run_folder import RUN_FOLDER, last_checkpoint, new_output_folder, new_run_folder, run_folder_of, write_summary
 from .show import facts_of
 from .task import Task, commands_of, record_of, restore_description, restore_origin
+from .yaml_files import bound_jsonargparse
 
 # jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
 # tensors are values.
@@ -56,16 +57,15 @@ def run_composed(
 
 def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
     """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself."""
-    chosen = {override.split("=", 1)[0] for override in overrides}
+    typed, chosen = overrides, {override.split("=", 1)[0] for override in overrides}
     from_checkpoint = verb != "fit" and not chosen & {"experiment", "model", "data"}
     values: dict[str, Any] = {}
     if from_checkpoint:
         overrides, values = composition.split_values(overrides, ("model", "data"))
     config = composition.compose(overrides, config_dir)
-    name = config.name or next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
-    run_dir, config.run_dir = config.run_dir, composition.RUN
-    tree = composition.plain(config)
-    tree["trust"] = [tree["trust"]] if isinstance(tree["trust"], str) else tree["trust"]
+    tree, run_dir = composition.settled(config)
+    named = (item.split("=", 1)[1] for item in overrides if item.startswith("experiment="))
+    name = str(tree["name"] or next(named, "run"))
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
     if from_checkpoint:
@@ -79,12 +79,15 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
+    composition.check_trainer(nodes["trainer"])
     for key, value in values.items():
         composition.set_value(nodes, key, composition.class_path_form(value))
     for key in ("model", "data"):
-        if not nodes[key] or "class_path" not in nodes[key]:
+        if not isinstance(nodes[key], Mapping) or "class_path" not in nodes[key]:
             raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
         composition.check_options(nodes[key], key)
+    composition.keep_typed(nodes, typed)
+    for key in ("model", "data"):
         nodes[key] = composition.with_own_defaults(nodes[key])
     for key in ("callbacks", "logger"):
         # `callbacks.progress=null` switches one off.
@@ -92,7 +95,7 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
         if nodes["trainer"].get("enable_progress_bar") is False:
             named.pop("progress", None)
         for label, node in named.items():
-            if "class_path" not in node:
+            if not isinstance(node, Mapping) or "class_path" not in node:
                 known = [other for other in named if other != label]
                 raise QuintetError(f"{key}.{label} is not configured here; {nearest(label, known)}")
         composition.check_options(named, key)
@@ -149,6 +152,7 @@ class Runner(LightningCLI):
         self.console = Console(soft_wrap=True, markup=False)  # a path may hold brackets
         # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
         set_parsing_settings(import_path_denylist=["quintet.cli"])
+        bound_jsonargparse()
         quiet = {"exit_on_error": False}
         inherited = RUN_FOLDER in os.environ
         try:
@@ -178,6 +182,10 @@ class Runner(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: what a checkpoint describes is read in `before_instantiate_classes`, with its own errors."""
+
+    def _set_seed(self) -> None:
+        composition.check_seed(self._get(self.config, "seed_everything"))
+        super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -245,9 +253,10 @@ class Runner(LightningCLI):
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(
-            default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
-        )
+        with told_of("trainer"):
+            return super().instantiate_trainer(
+                default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
+            )
 
     def fit(self, **arguments: Any) -> None:
         try:
@@ -387,10 +396,14 @@ def build_data(path: str, overrides: Sequence[str], config_dir: str | None = Non
         data_type = composition.import_class(config.data._target_, "data")
         if not chosen and not data_type.recognises(Path(path)):
             continue
-        for key, value in {f"data.{data_type.files or 'root'}": path, **values}.items():
-            OmegaConf.update(config, key, value, force_add=True)
+        given = {f"data.{data_type.files or 'root'}": path, **values}
+        for key in OmegaConf.missing_keys(config) & given.keys():
+            OmegaConf.update(config, key, "given")
         node = composition.class_path_form(composition.plain(config)["data"])
+        for key, value in given.items():  # afterwards: nothing in them is interpolated
+            composition.set_value({"data": node}, key, composition.class_path_form(value))
         composition.check_options(node, "data")
+        composition.keep_typed({"data": node}, overrides)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(DataModule, "data")
         return parser.instantiate(parser.parse_object({"data": node})).data
