@@ -110,9 +110,11 @@ def run(verb: str, arguments: list[str]) -> int:
         from .core.errors import QuintetError
         from .core.own_code import let_in_own_code
         from .core.runner import Runner
+        from .core.yaml_files import check_configurations
 
         if config_dir:
             raise QuintetError("--config-dir goes with options given as key=value, not with --config and --key value")
+        check_configurations(arguments)
         let_in_own_code([*arguments, *_configurations(arguments)])
         Runner(arguments=[verb, *arguments])
         return 0
@@ -266,7 +268,7 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
     """Saves figures into a folder, by default a new one named after the data; overwrites nothing."""
     from itertools import chain, count
 
-    from .core.errors import QuintetError
+    from .core.files import refuse_existing, written_whole
 
     for name, figure in pictures:
         if folder is None:
@@ -274,10 +276,9 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
             names = chain([stem], (f"{stem}_{number}" for number in count(2)))
             folder = next(place for place in (Path("inspect") / name for name in names) if not place.exists())
         path = folder / f"{name}.png"
-        if path.exists():
-            raise QuintetError(f"{path} exists and is not overwritten; give another output=FOLDER or remove it")
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        refuse_existing(path, "output=FOLDER")
+        with written_whole(path, remedy="give another output=FOLDER") as partial:
+            figure.savefig(partial, dpi=120)
         yield path
 
 
@@ -306,11 +307,11 @@ def export(arguments: list[str]) -> None:
 
 def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
-    from .core.composition import parsed
+    from .core.composition import packages
     from .core.errors import QuintetError
+    from .core.overrides import value_of
     from .core.own_code import let_in_own_code
     from .core.runner import find_checkpoint
-    from .core.trusted import check_trust
 
     options = {}
     for argument in arguments:
@@ -319,12 +320,11 @@ def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], di
             raise QuintetError(
                 f"quintet {verb} does not understand '{argument}'; it takes ckpt_path=FILE and key=value"
             )
-        options[key] = parsed(argument).value()
+        options[key] = value_of(argument)
     given, name, trusted = (options.pop(key, None) for key in ("ckpt_path", "name", "trust"))
     if not given:
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
-    trusted = [trusted] if isinstance(trusted, str) else list(trusted or [])
-    check_trust(trusted)
+    trusted = packages(trusted)
     let_in_own_code([], trusted)
     return find_checkpoint(str(given), name or "run"), trusted, options
 
@@ -344,3 +344,7 @@ def bench(arguments: list[str]) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_function_arguments(bench_kernels, skip={"operations"})
     bench_kernels(operations, **parser.parse_object(options).as_dict())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,26 +13,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from jsonargparse import ArgumentParser, Namespace
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from .errors import QuintetError, nearest
+from .overrides import forced, keep_texts, readable, typed_below, value_of
 from .records import arguments_of
-from .trusted import resolve
+from .trusted import check_trust, resolve
+from .yaml_files import check_file, place_of
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
-RUN = "{run}"  # stands for the run folder until it is known
-NODES = ("model", "data", "trainer", "callbacks", "logger")  # what is built
+RUN = "{folder of this run}"  # stands for it until it is known; nobody calls a file so
 
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
@@ -42,7 +45,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         overrides: `experiment=vision/digits`, `model.lr=1e-3`, `trainer=gpu`, ...
         config_dir: the user's own folder of groups, searched before the packaged ones.
     """
-    overrides = [forced(override) for override in overrides]
+    overrides = [forced(readable(override)) for override in overrides]
     outer = GlobalHydra.instance().hydra  # set while a sweep runs
     GlobalHydra.instance().clear()
     try:
@@ -50,8 +53,28 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
             return hydra_compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise QuintetError(_readable(error, config_dir)) from error
+    except RecursionError as error:
+        raise QuintetError("a configuration includes itself: look at the `defaults` of the chosen ones") from error
+    except yaml.YAMLError as error:
+        raise QuintetError(f"a file of --config-dir{place_of(error)}") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # for files of another shape
+        if config_dir is None:
+            raise
+        raise QuintetError(f"--config-dir: a file chosen there is no configuration ({error}); give mappings") from error
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+class UserFiles(FileConfigSource):
+    """The user's own folder of configurations, of which each file is read within bounds."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "user"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        check_file(Path(self.path) / self._normalize_file_name(config_path))
+        return super().load_config(config_path)
 
 
 class UserFolder(SearchPathPlugin):
@@ -61,7 +84,7 @@ class UserFolder(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if self.folder:
-            search_path.prepend("user", f"file://{self.folder}")
+            search_path.prepend("user", f"{UserFiles.scheme()}://{self.folder}")
 
 
 @contextmanager
@@ -70,6 +93,7 @@ def search_first(config_dir: str | None) -> Iterator[None]:
     folder = Path(config_dir).expanduser().resolve() if config_dir else None
     if folder and not folder.is_dir():
         raise QuintetError(f"--config-dir: no folder {config_dir}")
+    SourcesRegistry.instance().register(UserFiles)
     Plugins.instance().register(UserFolder)
     before, UserFolder.folder = UserFolder.folder, folder
     try:
@@ -78,31 +102,86 @@ def search_first(config_dir: str | None) -> Iterator[None]:
         UserFolder.folder = before
 
 
-def forced(override: str) -> str:
-    """An override below one of `NODES` with `++` before it, so that a key the file does not list is taken too."""
-    key = override.split("=", 1)[0]
-    below = re.fullmatch(r"([\w-]+)(\.[\w-]+)+", key)
-    return f"++{override}" if "=" in override and below and below[1] in NODES else override
+def settled(config: DictConfig) -> tuple[dict[str, Any], str | None]:
+    """The composed configuration as plain data with `RUN` for the run folder, and the folder that was asked for.
+
+    Raises QuintetError for a value still missing, for one that no run is without, and for a seed that is none.
+    """
+    with _in_words():
+        for key in ("name", "run_dir", "ckpt_path", "trust", "seed"):
+            if key not in config:
+                raise QuintetError(f"{key} cannot be removed; leave it out, or give {key}=VALUE")
+        run_dir, config.run_dir = config.run_dir, RUN
+    tree = plain(config)
+    tree["trust"] = packages(tree["trust"])
+    check_seed(tree["seed"])
+    for key in ("callbacks", "logger"):
+        if not isinstance(tree.get(key) or {}, Mapping):
+            raise QuintetError(f"{key} is {tree[key]!r}, not a group of them; add {key}=default or {key}.NAME...")
+    if not isinstance(tree.get("trainer"), Mapping) or "_target_" not in tree["trainer"]:
+        raise QuintetError("no trainer is chosen: add trainer=default or trainer=cpu")
+    return tree, None if run_dir is None else str(run_dir)
 
 
-def parsed(override: str) -> Override:
-    """An override as Hydra reads it. Raises QuintetError where it cannot be read."""
-    try:
-        return OverridesParser.create().parse_override(override)
-    except HydraException as error:
-        raise QuintetError(f"cannot read '{override}': {str(error).splitlines()[0]}") from error
+SMALLEST = {  # of the Trainer's arguments, where Lightning takes any number
+    "check_val_every_n_epoch": 1,
+    "accumulate_grad_batches": 1,
+    "gradient_clip_val": 0,
+    "num_sanity_val_steps": -1,
+    "log_every_n_steps": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
+}
+
+
+# Arguments of the Trainer's that are given otherwise.
+TAKEN = {"callbacks": "callbacks=GROUP", "logger": "logger=GROUP", "default_root_dir": "run_dir=FOLDER"}
+
+
+def check_trainer(arguments: Mapping[str, Any]) -> None:
+    """Raises QuintetError for a number of the Trainer's that would end in an error within the run, or in nonsense."""
+    for name, option in TAKEN.items():
+        if arguments.get(name) not in (None, True):
+            raise QuintetError(f"trainer.{name} is not taken: choose with {option}")
+    for name, smallest in SMALLEST.items():
+        if isinstance(value := arguments.get(name), int | float) and value < smallest:
+            raise QuintetError(f"trainer.{name} is {value}; give at least {smallest}")
+
+
+def packages(trust: Any) -> list[str]:
+    """The packages that `trust` names. Raises QuintetError where it is no name and no list of names."""
+    names = [] if trust is None else trust if isinstance(trust, list) else [trust]
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise QuintetError(f"trust is {name!r}; give the name of a package of yours: trust=my_package")
+    check_trust(names)
+    return names
+
+
+def check_seed(seed: Any) -> None:
+    """Raises QuintetError for what is no seed; True stands for one drawn anew, False and None for none."""
+    if seed is None or isinstance(seed, bool) or (isinstance(seed, int) and 0 <= seed < 2**32):
+        return
+    raise QuintetError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
     """The composed configuration as plain data, interpolated. Raises QuintetError for a value still missing."""
-    try:
+    with _in_words():
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@contextmanager
+def _in_words(config_dir: str | None = None) -> Iterator[None]:
+    """While it lasts, an error of OmegaConf is said in one line."""
+    try:
+        yield
     except MissingMandatoryValue as error:
-        key = str(error).split("\n")[0].rsplit(" ", 1)[-1]
-        key = error.full_key or key
+        key = error.full_key or str(error).split("\n")[0].rsplit(" ", 1)[-1]
         raise QuintetError(f"{key} is needed: add {key}=VALUE") from error
     except OmegaConfBaseException as error:
-        raise QuintetError(_readable(error, None)) from error
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise QuintetError(f"{place}{_readable(error, config_dir)}") from error
 
 
 def split_values(overrides: Sequence[str], nodes: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -111,7 +190,7 @@ def split_values(overrides: Sequence[str], nodes: Sequence[str]) -> tuple[list[s
     for override in overrides:
         key = override.lstrip("+").split("=", 1)[0]
         if "=" in override and key.split(".")[0] in nodes and "." in key:
-            values[key] = parsed(override).value()
+            values[key] = value_of(override)
         else:
             rest.append(override)
     return rest, values
@@ -126,7 +205,7 @@ def split_options(overrides: Sequence[str], config_dir: str | None = None) -> tu
     for override in overrides:
         key = override.split("=", 1)[0]
         if "=" in override and key.isidentifier() and key not in known:
-            options[key] = parsed(override).value()
+            options[key] = value_of(override)
         else:
             rest.append(override)
     return rest, options
@@ -147,8 +226,18 @@ def typed_options(
     return parser.parse_object(dict(options)).as_dict()
 
 
+def keep_typed(nodes: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Takes as text, in place, what was typed for arguments that take text and not what Hydra's grammar read."""
+    for key, node in nodes.items():
+        typed = typed_below(overrides, key) if key in ("model", "data") else {}
+        target = import_class(node["class_path"], key) if typed else None
+        if target is not None:
+            annotations = {parameter.name: parameter.annotation for parameter in _parameters(target)}
+            keep_texts(annotations, node["init_args"], typed)
+
+
 def replaced_arguments(
-    part: str, target: type, node: Mapping[str, Any], given: Mapping[str, Any]
+    part: str, target: type, node: Mapping[str, Any], given: Mapping[str, Any], typed: Mapping[str, str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's node with the user's plain values set inside of its arguments, and whole arguments of the user's.
 
@@ -156,7 +245,8 @@ def replaced_arguments(
         part: "model" or "data", for messages.
         target: the class of the node.
         node: class_path and init_args; stays as it is.
-        given: values by option, `root` or `backbone.dim`, as they were typed.
+        given: values by option, `root` or `backbone.dim`.
+        typed: the text of some of them, for arguments that take text and not what Hydra's grammar read.
     """
     parser, whole, tree = ArgumentParser(exit_on_error=False), {}, {part: copy.deepcopy(dict(node))}
     types, _ = arguments_of(target)
@@ -170,8 +260,9 @@ def replaced_arguments(
             set_value(tree, f"{part}.{option}", value)
     if not whole:
         return tree[part], {}
-    typed = parser.instantiate_classes(parser.parse_object({part: whole}))
-    return tree[part], {name: typed[f"{part}.{name}"] for name in whole}
+    keep_texts(types, whole, typed)
+    built = parser.instantiate_classes(parser.parse_object({part: whole}))
+    return tree[part], {name: built[f"{part}.{name}"] for name in whole}
 
 
 def refuse_changed(given: Mapping[str, Any], recorded: Mapping[str, Any] | None, trusted: Iterable[str] = ()) -> None:
@@ -238,7 +329,7 @@ def class_path_form(node: Any) -> Any:
 
 
 def substitute_run(node: Any, run: Path) -> Any:
-    """Puts the run folder where a parsed configuration says `{run}`."""
+    """Puts the run folder where a parsed configuration says `RUN`."""
     if isinstance(node, str):
         return node.replace(RUN, str(run))
     if isinstance(node, Namespace):
@@ -264,10 +355,13 @@ def check_options(node: Any, path: str) -> None:
 
 def check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> None:
     """Raises QuintetError for an argument that the constructor of `target`, or of a class below, does not take."""
-    accepted = set(_arguments(target))
+    parameters = {} if target is None else {parameter.name: parameter for parameter in _parameters(target)}
+    accepted = set(parameters)
     for name, value in arguments.items():
         if accepted and name not in accepted:
             raise QuintetError(f"{path}.{name}: {target.__name__} has no option '{name}'; {nearest(name, accepted)}")
+        if value is None and _needs_value(parameters.get(name)):
+            raise QuintetError(f"{path}.{name} is null, which {target.__name__} does not take; give it a value")
         check_options(value, f"{path}.{name}")
 
 
@@ -285,7 +379,11 @@ def config_summary(group: str, name: str, config_dir: str | None = None) -> str:
     for folder in filter(None, (config_dir and Path(config_dir), CONFIG_FOLDER)):
         path = Path(folder) / group / f"{name}.yaml"
         if path.is_file():
-            comments = [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
+            comments = [
+                line[1:].strip()
+                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+                if line.startswith("#")
+            ]
             return next((comment for comment in comments if not comment.startswith("@")), "")
     return ""
 
@@ -298,8 +396,10 @@ def group_names(config_dir: str | None = None) -> list[str]:
     )
 
 
-def import_class(class_path: str, where: str) -> Any:
+def import_class(class_path: Any, where: str) -> Any:
     """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it stood."""
+    if not isinstance(class_path, str):
+        raise QuintetError(f"{where}: {class_path!r} is no class; give its dotted path")
     module_path, _, name = class_path.rpartition(".")
     if not module_path:
         return None  # a bare class name: jsonargparse finds it among the subclasses of the argument's type
@@ -335,9 +435,11 @@ def with_own_defaults(node: Any, replaced: Any = None) -> Any:
     return {"class_path": node["class_path"], "init_args": arguments}
 
 
-def _arguments(target: Any) -> Iterator[str]:
-    """Names a constructor takes; nothing where any name goes."""
-    return (parameter.name for parameter in _parameters(target))
+def _needs_value(parameter: inspect.Parameter | None) -> bool:
+    """Whether null cannot be what a parameter takes, which jsonargparse does not ask."""
+    if parameter is None or parameter.default is None:
+        return False
+    return parameter.annotation in (bool, int, float, str)
 
 
 def _parameters(target: Any) -> Iterator[inspect.Parameter]:
@@ -357,8 +459,8 @@ def _parameters(target: Any) -> Iterator[inspect.Parameter]:
 def _readable(error: Exception, config_dir: str | None) -> str:
     """The one line of a Hydra or OmegaConf error that matters, with the nearest valid choices."""
     text = str(error)
-    if isinstance(error, OverrideParseException):
-        return f"cannot read '{error.override.lstrip('+')}': {text.splitlines()[0]}"
+    if not text.strip() and error.__cause__ is not None:
+        return _readable(error.__cause__, config_dir)
     if found := re.search(r"In '.*': Could not find '([^']+)'|Could not find '([^']+)'", text):
         missing = (found[1] or found[2]).removesuffix(".yaml")
         group = max((name for name in group_names(config_dir) if missing.startswith(f"{name}/")), key=len, default="")
@@ -373,6 +475,8 @@ def _readable(error: Exception, config_dir: str | None) -> str:
         key = found[1].split("@")[0]
         if "No match in the defaults list" in text and "/" in key and key in group_names(config_dir):
             return f"{key} cannot be chosen here: nothing in this experiment uses it"
+        if key in group_names(config_dir):
+            return f"{key} cannot be chosen here: {text.splitlines()[0]}"
         known = [*group_names(config_dir), "name", "run_dir", "ckpt_path", "trust", "seed", "monitor", "monitor_mode"]
         return f"no option is called '{key}'; {nearest(key.split('.')[0], known)}"
     lines = [
@@ -380,4 +484,4 @@ def _readable(error: Exception, config_dir: str | None) -> str:
         for line in text.splitlines()
         if line.strip() and not line.strip().startswith(("full_key", "object_type", "See "))
     ]
-    return " ".join(lines[:2])
+    return " ".join(lines[:2]) or type(error).__name__

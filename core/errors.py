@@ -1,7 +1,8 @@
 """Errors a person is meant to read: what is wrong, where, and what to do, in one or two lines."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _VERBS = ("fit", "validate", "test", "predict")  # the Lightning CLI puts them before the keys it complains of
@@ -41,19 +42,72 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     return f"{len(choices)} choices, none of them close"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What went wrong, in one or two lines."""
     if isinstance(error, QuintetError):
         return str(error)
     text = _without_worker(str(error).strip(), type(error).__name__)
     if type(error).__name__ in ("ArgumentError", "NSKeyError"):
         return _option_error(text)
+    if (words := in_words(error)) is not None:
+        return words
     if found := re.search(r"Union subtypes.*?\n *Errors:\n *- (.*?)\n *- ", text, flags=re.DOTALL):
         text = found[1]  # what a constructor raised, which jsonargparse wraps
         if "\n" not in text:
             return text
     lines = [line for line in text.splitlines() if line.strip()] or [""]
     return f"{type(error).__name__}: {lines[0]} (QUINTET_DEBUG=1 shows where)"
+
+
+def in_words(error: BaseException) -> str | None:
+    """What a person can read of an error that another library or the system made of their input; None of any other."""
+    text = " ".join(str(error).split())
+    for pattern, words in _WORDS:
+        if found := re.search(pattern, text):
+            return words(*found.groups())
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "MisconfigurationException" in kinds:  # Lightning's, of options that do not go together
+        return text
+    if isinstance(error, OSError) and error.strerror:
+        return f"{shortened(str(error.filename))}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"the package {error.name} is not installed: pip install {error.name.split('.')[0]}"
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object[error.start : error.end]!a} cannot be written as {error.encoding}; set PYTHONUTF8=1"
+    return None
+
+
+@contextmanager
+def told_of(what: str) -> Iterator[None]:
+    """While it lasts, what a constructor of another library complains of is a QuintetError about `what`."""
+    try:
+        yield
+    except QuintetError:
+        raise
+    except Exception as error:
+        raise QuintetError(f"{what}: {in_words(error) or ' '.join(str(error).split())}") from error
+
+
+def shortened(text: str, length: int = 200) -> str:
+    """Text that is cut where it is longer than a line of a terminal bears."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _not_measured(name: str, measured: str) -> str:
+    known = [key for key in re.findall(r"[\w/.-]+", measured) if key not in ("epoch", "step")]
+    return f"monitor={name}: nothing of this name is measured; {nearest(name, known)}"
+
+
+_WORDS = (
+    (r"ModelCheckpoint\(monitor='(.*?)'\)` could not find the monitored key .*?: \[(.*?)\]", _not_measured),
+    (r"Early stopping conditioned on metric `(.*?)` which is not available.*?: (.*)", _not_measured),
+    (r"No supported gpu backend found", lambda: "there is no GPU here; add trainer.accelerator=cpu"),
+    (
+        r"`(\w+)Accelerator` can not run on your system",
+        lambda name: f"there is no {name} device here; add trainer.accelerator=cpu",
+    ),
+    (r"Requirement '([\w-]+).*?' not met", lambda name: f"this needs the package {name}: pip install {name}"),
+)
 
 
 def _option_error(text: str) -> str:
@@ -75,20 +129,34 @@ def _option_error(text: str) -> str:
     if found := re.search(r"class_path '(?:[\w.]+\.)?(\w+)':\s+the following arguments are required: ([\w, ]+)", text):
         remedy = "; add monitor=val/loss" if found[2] == "monitor" else ""
         return f"{key}: {found[1]} needs {found[2]}{remedy}"
-    expected = re.findall(r"(Expected an? [^\n]*?)(?:\.? Got value: ([^\n]*))?$", text, flags=re.MULTILINE)
     complaints = [
         line.strip(" -")
         for line in text.splitlines()
-        if re.search(r"not accepted|Expected|expects|Unable|invalid|not valid|[Ii]mport", line)
+        if re.search(r"not accepted|Expected|expects|Unable|invalid|not valid|Not a valid|[Ii]mport", line)
         and not re.search(r"Does not validate against any|NoneType", line)
     ]
-    expected = [(what, got) for what, got in expected if "NoneType" not in what]
-    if expected:
-        what, got = expected[0]
-        what = re.sub(r"<class '([\w.]+)'>", r"\1", what).replace("a int", "an int")
-        value = f", got {got.strip()}" if got else ""
+    if expected := _expected(text):
+        what, got = expected
         given = re.search(r"Given value: (.*)", text)
-        value = value or (f", got {given[1]}" if given and len(given[1]) < 60 else "")
-        return f"{key}: {what[0].lower() + what[1:]}{value}"
+        value = f", got {got.strip()}" if got else f", got {given[1]}" if given and len(given[1]) < 60 else ""
+        return f"{key}: {what}{value}"
     complaint = re.sub(r'^[Pp]arser key "[^"]*": *', "", complaints[0] if complaints else text.splitlines()[0])
     return f"{key}: {complaint}" if key else complaint
+
+
+def _expected(text: str) -> tuple[str, str] | None:
+    """What jsonargparse expected at the innermost place, each kind of a union, and the value that it got."""
+    found = re.findall(r"^([ -]*).*?(Expected an? [^\n]*?)(?:\.? Got value: ([^\n]*))?$", text, flags=re.MULTILINE)
+    found = [(indent, what, got) for indent, what, got in found if "NoneType" not in what]
+    if not found:
+        return None
+    first, _, got = found[0]
+    kinds = [_kind(what.removeprefix("Expected ")) for indent, what, _ in found if indent == first]
+    return "expected " + " or ".join(dict.fromkeys(kinds)), got
+
+
+def _kind(what: str) -> str:
+    """A type in plain words."""
+    what = re.sub(r"<class '([\w.]+)'>", r"\1", what).replace("a int", "an int")
+    choices = re.fullmatch(r"an? (?:typing\.)?Literal\[(.*)\]", what)
+    return f"one of {choices[1]}" if choices else what

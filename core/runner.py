@@ -29,9 +29,10 @@ from .checkpoint_io import AtomicCheckpointIO
 from .console import Console
 from .data import DataModule
 from .described import packages_of
-from .errors import QuintetError, nearest
+from .errors import QuintetError, nearest, told_of
 from .files import written_whole
 from .interruption import Ended, OwnSignals, Signals, killed_process
+from .overrides import typed_below
 from .own_code import let_in_own_code
 from .pretrained import read_checkpoint
 from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
@@ -49,7 +50,8 @@ from .run_folder import (
 from .run_lock import locked
 from .show import facts_of
 from .task import Task, commands_of, refuse_other_data, restored_task
-from .trusted import check_trust, resolve
+from .trusted import resolve
+from .yaml_files import bound_jsonargparse
 
 # jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
 # tensors are values.
@@ -76,44 +78,46 @@ def run_composed(
 
 def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
     """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself."""
-    chosen = {override.split("=", 1)[0] for override in overrides}
+    typed, chosen = overrides, {override.split("=", 1)[0] for override in overrides}
     from_checkpoint = verb != "fit" and not chosen & {"experiment", "model", "data"}
     values: dict[str, Any] = {}
     if from_checkpoint:
         overrides, values = composition.split_values(overrides, ("model", "data"))
     config = composition.compose(overrides, config_dir)
-    name = config.name or next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
-    run_dir, config.run_dir = config.run_dir, composition.RUN
-    tree = composition.plain(config)
-    tree["trust"] = [tree["trust"]] if isinstance(tree["trust"], str) else tree["trust"]
+    tree, run_dir = composition.settled(config)
+    named = (item.split("=", 1)[1] for item in overrides if item.startswith("experiment="))
+    name = str(tree["name"] or next(named, "run"))
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
-    check_trust(tree["trust"])
     let_in_own_code(tree, tree["trust"])
     objects: dict[str, Any] = {}
     if from_checkpoint:
         path = find_checkpoint(tree["ckpt_path"], name)
-        objects = restored_objects(read_checkpoint(path), path, values, tree["trust"])
+        objects = restored_objects(read_checkpoint(path), path, values, tree["trust"], typed)
         tree |= {"model": None, "data": None}
     elif verb != "fit" and tree["ckpt_path"]:
         path = find_checkpoint(tree["ckpt_path"], name)
-        _, typed = composition.split_values(overrides, ("data",))
-        composition.refuse_changed(typed, record_of(read_checkpoint(path), path).get("data"), tree["trust"])
+        _, given = composition.split_values(overrides, ("data",))
+        composition.refuse_changed(given, record_of(read_checkpoint(path), path).get("data"), tree["trust"])
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
+    composition.check_trainer(nodes["trainer"])
     for key in ("model", "data") if not objects else ():
-        if not nodes[key] or "class_path" not in nodes[key]:
+        if not isinstance(nodes[key], Mapping) or "class_path" not in nodes[key]:
             raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
         composition.check_options(nodes[key], key)
-        nodes[key] = composition.with_own_defaults(nodes[key])
+    if not objects:
+        composition.keep_typed(nodes, typed)
+        for key in ("model", "data"):
+            nodes[key] = composition.with_own_defaults(nodes[key])
     for key in ("callbacks", "logger"):
         # `callbacks.progress=null` switches one off.
         named = {label: node for label, node in composition.class_path_form(tree.get(key) or {}).items() if node}
         if nodes["trainer"].get("enable_progress_bar") is False:
             named.pop("progress", None)
         for label, node in named.items():
-            if "class_path" not in node:
+            if not isinstance(node, Mapping) or "class_path" not in node:
                 known = [other for other in named if other != label]
                 raise QuintetError(f"{key}.{label} is not configured here; {nearest(label, known)}")
         composition.check_options(named, key)
@@ -129,7 +133,7 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
 
 
 def restored_objects(
-    checkpoint: dict[str, Any], path: Path, values: Mapping[str, Any], trusted: Sequence[str]
+    checkpoint: dict[str, Any], path: Path, values: Mapping[str, Any], trusted: Sequence[str], typed: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The task and the data module that a checkpoint describes, with the user's `model.*` and `data.*` in place.
 
@@ -146,7 +150,9 @@ def restored_objects(
     whole = {}
     for part, key in (("model", "task"), ("data", "data")):
         target = resolve(record[key]["class_path"], trusted)
-        record[key], whole[part] = composition.replaced_arguments(part, target, record[key], given[part])
+        record[key], whole[part] = composition.replaced_arguments(
+            part, target, record[key], given[part], typed_below(typed, part)
+        )
     task = restored_task(checkpoint | {RECORD: record}, path, whole["model"], trusted)
     data = restored(lambda: build_node(record["data"], DataModule, whole["data"], path, trusted), path, record)
     return {"model": task, "data": data}
@@ -194,6 +200,7 @@ class Runner(LightningCLI):
         self.console = Console(soft_wrap=True, markup=False)  # a path may hold brackets
         # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
         set_parsing_settings(import_path_denylist=["quintet.cli"])
+        bound_jsonargparse()
         quiet = {"exit_on_error": False}
         self.inherited = RUN_FOLDER in os.environ
         self.tested: Path | None = None  # by the test after training, once it runs
@@ -256,6 +263,10 @@ class Runner(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: what a checkpoint describes is read in `before_instantiate_classes`, with its own errors."""
+
+    def _set_seed(self) -> None:
+        composition.check_seed(self._get(self.config, "seed_everything"))
+        super()._set_seed()
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -336,9 +347,10 @@ class Runner(LightningCLI):
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         plugins = self._get(self.config_init, "trainer").get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        trainer = super().instantiate_trainer(
-            default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
-        )
+        with told_of("trainer"):
+            trainer = super().instantiate_trainer(
+                default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
+            )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
             raise QuintetError(
@@ -488,10 +500,14 @@ def build_data(path: str, overrides: Sequence[str], config_dir: str | None = Non
     group = chosen[0] if chosen else _group_of(Path(path), options, config_dir)
     config = composition.compose([f"data={group}"], config_dir)
     data_type = composition.import_class(config.data._target_, "data")
-    for key, value in {f"data.{data_type.files or 'root'}": path, **values}.items():
-        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    given = {f"data.{data_type.files or 'root'}": path, **values}
+    for key in OmegaConf.missing_keys(config) & given.keys():
+        OmegaConf.update(config, key, "given")
     node = composition.class_path_form(composition.plain(config)["data"])
+    for key, value in given.items():  # afterwards: nothing in them is interpolated
+        composition.set_value({"data": node}, key, composition.class_path_form(value))
     composition.check_options(node, "data")
+    composition.keep_typed({"data": node}, overrides)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(DataModule, "data")
     return parser.instantiate(parser.parse_object({"data": node})).data

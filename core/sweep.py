@@ -17,6 +17,7 @@ from . import composition
 from .console import Console
 from .errors import QuintetError, one_line
 from .files import written_whole
+from .overrides import forced, literal, parsed, readable
 from .run_folder import REMEDY, RUN_FOLDER
 from .runner import check_types, composed, run_composed
 
@@ -29,7 +30,8 @@ def sweep(verb: str, overrides: list[str], config_dir: str | None = None) -> int
     check_types(first)  # a mistake is said before anything runs
     folder = Path("runs").resolve() / first["name"] / f"sweep_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     typed = sys.argv
-    sys.argv = [typed[0], "--multirun", f"hydra.sweep.dir={folder}", *map(composition.forced, overrides)]
+    sys.argv = [typed[0], "--multirun", f"hydra.sweep.dir={literal(str(folder))}"]
+    sys.argv += [forced(readable(override, sweeping=True)) for override in overrides]
     try:
         with composition.search_first(config_dir), _hydra_errors():
             hydra_main(version_base="1.3", config_path=str(composition.CONFIG_FOLDER), config_name="config")(_job)()
@@ -42,7 +44,7 @@ def _first_of_each(overrides: list[str]) -> list[str]:
     """The overrides with the first of several values each, without those whose values a sweeper thinks up."""
     first = []
     for override in overrides:
-        read = composition.parsed(override)
+        read = parsed(override, sweeping=True)
         if read.is_choice_sweep() or read.is_range_sweep():
             first.append(f"{override.split('=', 1)[0]}={next(read.sweep_string_iterator())}")
         elif not read.is_sweep_override():
@@ -78,10 +80,11 @@ def _job(config: DictConfig) -> None:
     os.environ.pop(RUN_FOLDER, None)
     typed = sys.argv
     # Processes that a distributed strategy starts execute sys.argv again: it must name this run, not the sweep.
-    sys.argv = [typed[0], "fit", *overrides, f"run_dir={folder}"]
+    overrides_here = [*overrides, f"run_dir={literal(str(folder))}"]
+    sys.argv = [typed[0], "fit", *overrides_here]
     sys.argv += [f"--config-dir={user_folders[0]}"] if user_folders else []
     try:
-        run_composed("fit", [*overrides, f"run_dir={folder}"], user_folders[0] if user_folders else None)
+        run_composed("fit", overrides_here, user_folders[0] if user_folders else None)
     except Exception as error:  # the other runs go on; the table shows this one as failed
         if os.environ.get("QUINTET_DEBUG") == "1":
             raise

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quintet.core.errors import QuintetError, nearest, one_line
+from quintet.core.errors import QuintetError, nearest, one_line, shortened, told_of
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_quintet_error_is_shown_as_it_is():
     assert one_line(QuintetError("first\nsecond")) == "first\nsecond"
 
 
-@pytest.mark.parametrize("error", [ValueError("a\n\nb\nc"), KeyError("a"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("error", [ValueError("a\n\nb\nc"), KeyError("a"), TypeError("a")])
 def test_any_other_error_is_one_line_with_its_type(error):
     line = one_line(error)
     assert "\n" not in line
@@ -48,3 +48,37 @@ def test_any_other_error_is_one_line_with_its_type(error):
 
 def test_an_error_without_a_message_is_named():
     assert one_line(RuntimeError()).startswith("RuntimeError: ")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.csv"), "a.csv: No such file or directory"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ModuleNotFoundError("No module named 'cftime'", name="cftime"), "the package cftime is not installed: pip"),
+        (
+            ModuleNotFoundError("Requirement 'torch_xla>=1.13' not met. HINT: ..."),
+            "this needs the package torch_xla: pip",
+        ),
+        (RuntimeError("No supported gpu backend found!"), "there is no GPU here; add trainer.accelerator=cpu"),
+        (
+            RuntimeError("Early stopping conditioned on metric `val/los` which is not available. Pass in: `val/loss`"),
+            "monitor=val/los: nothing of this name is measured; nearest: val/loss",
+        ),
+    ],
+)
+def test_errors_that_input_or_system_cause_are_said_in_words(error, words):
+    assert one_line(error).startswith(words)
+    assert "QUINTET_DEBUG" not in one_line(error)
+
+
+def test_what_a_constructor_complains_of_is_said_of_its_option():
+    with pytest.raises(QuintetError, match=r"^trainer: too small$"), told_of("trainer"):
+        raise ValueError("too\n  small")
+    with pytest.raises(QuintetError, match=r"^as it is$"), told_of("trainer"):
+        raise QuintetError("as it is")
+
+
+def test_a_long_name_is_cut():
+    assert shortened("a" * 300) == "a" * 200 + "..."
+    assert one_line(OSError(36, "File name too long", "a" * 5000)) == "a" * 200 + "...: File name too long"

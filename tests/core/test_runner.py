@@ -12,6 +12,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
 from quintet.cli import main
+from quintet.core.composition import RUN
 from quintet.core.errors import QuintetError
 from quintet.core.metrics_file import read_metrics
 from quintet.core.run_folder import RUN_FOLDER
@@ -91,7 +92,7 @@ def test_the_configuration_is_written_with_all_defaults_and_without_the_place(to
     assert config["model"]["init_args"]["warmup"] == 0.05
     assert config["data"]["init_args"]["batch_size"] == 8
     assert config["trainer"]["gradient_clip_val"] == 0.5  # the user's trainer/cpu, not the packaged one
-    assert config["trainer"]["logger"][0]["init_args"]["save_dir"] == "{run}"
+    assert config["trainer"]["logger"][0]["init_args"]["save_dir"] == RUN
     assert config["run_dir"] is None
     assert config["ckpt_path"] is None
 

@@ -62,7 +62,7 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(toy, capsys):
         (["experiment=points", "model.lrr=1,2"], "model.lrr: PointClassifier has no option 'lrr'; nearest: lr"),
         (["experiment=points", "model.net=toy_nets.OtherNt,toy_nets.OtherNet"], "toy_nets has no OtherNt"),
         (["experiment=points", "model.lr=many,few"], "model.lr: expected a float, got many"),
-        (["experiment=points", "model.lr=[1,"], "cannot read 'model.lr="),
+        (["experiment=points", "model.lr=[1,"], "model.lr: expected a float, got [1,"),
     ],
 )
 def test_a_mistake_is_said_before_anything_runs(toy, capsys, overrides, complaint):
