@@ -1,6 +1,5 @@
 """The imputer: scored on hidden cells alone, beside lines and last values; originals untouched to the letter."""
 
-import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
@@ -135,22 +134,6 @@ def test_several_series_of_a_parquet_table_keep_their_bits_and_their_order(run):
     assert found["b_filled"].tolist() == empty.tolist()
     pd.testing.assert_frame_equal(found[both.columns][~empty], both[~empty])
     assert found["b"].notna().all()
-
-
-def test_a_second_test_starts_anew(csv, tmp_path):
-    """Errors by the length of gaps are those of the last test, not of all since the task was built."""
-    task, data = built(csv(), block=4)
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
-    trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet)
-    trainer.test(task, datamodule=data, verbose=False)
-    first = task.gap_errors
-    assert any(np.isfinite(errors).any() for errors in first.values())
-    other = ImputationData(csv(lambda frame: frame.assign(a=frame["a"] * 3), name="other.csv"), 24)
-    other.adopt(task.description)
-    trainer.test(task, datamodule=other, verbose=False)
-    trainer.test(task, datamodule=data, verbose=False)
-    for name, errors in task.gap_errors.items():
-        assert np.array_equal(errors, first[name], equal_nan=True), name
 
 
 @pytest.mark.parametrize(
