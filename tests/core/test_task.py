@@ -125,6 +125,33 @@ def values(module):
     return {key: value.clone() for key, value in module.state_dict().items()}
 
 
+# What is logged
+
+
+def test_losses_are_means_over_samples_whatever_the_batches(tmp_path):
+    """Batches of 8, 8, 8, 8 and 1: the last sample counts as much as any other."""
+    task = adopted()
+    points = torch.randn(33, 2, generator=torch.Generator().manual_seed(1))
+    labels = (points.sum(1) > 0).long()
+    points[-1] *= 100
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(task.eval()(points), labels)
+    loader = DataLoader(TensorDataset(points, labels), batch_size=8)
+    found = trainer(tmp_path).test(task, loader, verbose=False)[0]
+    assert set(found) == {"test/loss", "test/accuracy"}
+    assert found["test/loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_progress_bar_shows_validation_and_training_alone(tmp_path):
+    running, data = trainer(tmp_path), Signs(batch_size=8)
+    task = Signed()
+    running.fit(task, datamodule=data)
+    assert set(running.progress_bar_metrics) == {"train/loss", "val/loss", "val/accuracy"}
+    running.test(task, datamodule=data, verbose=False)
+    assert not set(running.progress_bar_metrics) & {"test/loss", "test/accuracy"}
+    assert {"test/loss", "test/accuracy"} == set(running.callback_metrics)
+
+
 # Optimization
 
 

@@ -77,6 +77,9 @@ class SpatialReductionAttention(Mixer):
         self.proj = nn.Linear(dim, dim)
         self.reduction = nn.Conv2d(dim, dim, reduction, reduction) if reduction > 1 else None
         self.norm = InnerNorm(dim) if reduction > 1 else None
+        # As the authors draw them; networks leave what is within mixers alone.
+        for layer in (self.query, self.key_value, self.proj):
+            initialise_linear_layers(layer)
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None

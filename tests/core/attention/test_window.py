@@ -75,6 +75,17 @@ def test_equals_dense_attention(grid, arguments, with_mask):
     assert error(layer(x, mask), dense(layer, x, mask)) < 1e-6
 
 
+def test_what_learns():
+    """The table has a row for each offset, (2 * 3 - 1) * (2 * 4 - 1) of them, and a column for each head."""
+    arguments = {"window_size": (3, 4), "qkv_bias": False, "projection_bias": False}
+    shapes = {"qkv.weight": (48, 16), "proj.weight": (16, 16)}
+    without = WindowAttention(16, 2, relative_bias=False, **arguments)
+    assert {name: tuple(p.shape) for name, p in without.named_parameters()} == shapes
+    with_bias = WindowAttention(16, 2, relative_bias=True, **arguments)
+    shapes |= {"relative_bias.table": (35, 2)}
+    assert {name: tuple(p.shape) for name, p in with_bias.named_parameters()} == shapes
+
+
 def copy_weights(layer, published):
     """From the names of the Swin papers' code."""
     state = {key: value for key, value in published.state_dict().items() if not key.endswith(("index", "mask"))}

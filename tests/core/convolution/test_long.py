@@ -88,6 +88,13 @@ def test_outputs_have_the_scale_of_inputs_at_first():
     assert 0.5 < kernels.square().sum(1).mean() < 2.0
 
 
+def test_filters_at_the_start():
+    """All layers see sines, whose mean square is one half."""
+    filter = ImplicitFilter(512)
+    for layer in (filter.first, filter.second, filter.last):
+        assert layer.weight.std().item() == pytest.approx((2 / layer.in_features) ** 0.5, rel=0.05)
+
+
 def test_a_masked_token_counts_as_zero_at_its_place():
     layer, x = build(bias=False), torch.randn(2, 13, 6)
     with torch.no_grad():

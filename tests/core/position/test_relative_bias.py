@@ -42,3 +42,10 @@ def test_larger_grids_are_refused(grid):
 
 def test_index_is_not_saved():
     assert set(RelativePositionBias(2, (3, 4)).state_dict()) == {"table"}
+
+
+def test_the_table_at_the_start():
+    """N(0, 0.02²) cut at two units, whose deviation is 0.88 of a unit."""
+    table = RelativePositionBias(8, (20, 20)).table
+    assert table.abs().max() <= 0.04
+    assert table.std().item() == pytest.approx(0.0176, rel=0.02)

@@ -82,3 +82,14 @@ def test_equals_the_layer_of_xlstm():
     )
     x = torch.randn(2, 40, 24)
     assert error(layer(x), peer(x)[0]) < 1e-4
+
+
+def test_weights_at_the_start():
+    """Gates say the same of every token; memories reach from 20 tokens (a bias of 3) to 400 (of 6)."""
+    torch.manual_seed(0)
+    layer = MLSTM(512, 256)
+    for gate in (layer.input_gate, layer.forget_gate):
+        assert gate.weight.count_nonzero() == 0
+    torch.testing.assert_close(layer.forget_gate.bias, 3 + 3 * torch.arange(256) / 255)
+    assert layer.input_gate.bias.std().item() == pytest.approx(0.1, rel=0.15)
+    assert abs(layer.input_gate.bias.mean().item()) < 0.03

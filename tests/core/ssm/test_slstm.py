@@ -97,3 +97,15 @@ def test_equals_the_layer_of_xlstm():
         layer.norm.weight.copy_(1 + peer.group_norm.weight)
         x = torch.randn(2, 11, 24, dtype=torch.float64)
         assert error(layer(x), peer(x)) < 1e-10
+
+
+@pytest.mark.parametrize("forget_gate", ["sigmoid", "exponential"])
+def test_weights_at_the_start(forget_gate):
+    """Gates of variance 2 / (5 dim), no memory mixing, forget gates from 5 down to -7 in each head."""
+    layer = SLSTM(256, 4, forget_gate=forget_gate)
+    assert layer.gate_weight.std().item() == pytest.approx((2 / (5 * 256)) ** 0.5, rel=0.02)
+    assert layer.recurrent_weight.count_nonzero() == 0
+    wanted = 5 - 12 * (torch.arange(64) / 63) ** 0.3
+    wanted = wanted if forget_gate == "sigmoid" else -torch.log1p(torch.exp(-wanted))
+    torch.testing.assert_close(layer.gate_bias[1], wanted.expand(4, 64))
+    assert layer.gate_bias[[0, 2, 3]].count_nonzero() == 0

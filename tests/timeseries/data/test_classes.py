@@ -64,6 +64,20 @@ def test_the_scaler_sees_training_series_alone(tmp_path):
     assert np.allclose([data.description().mean, data.description().std], [rows.mean(0), rows.std(0)])
 
 
+def test_the_scaler_passes_over_gaps(tmp_path):
+    path = tmp_path / "long.csv"
+    frame = long_table()
+    frame["x"] = frame["x"].where(frame.index % 3 > 0)
+    frame.to_csv(path, index=False)
+    data = ready(path)
+    train = frame[frame["unique_id"].isin([case.name for case in data.parts["train"]])]
+    assert train["x"].isna().any()
+    assert np.allclose(data.description().mean, train[["x", "y"]].mean())
+    assert np.allclose(data.description().std, train[["x", "y"]].std(ddof=0))
+    assert ready(path, scale="none").description().mean == [0.0, 0.0]
+    assert ready(path, scale="none").description().std == [1.0, 1.0]
+
+
 def test_batches_are_padded_and_masked(tmp_path):
     data = ready(write_ts(tmp_path, cases(20)))
     batch = next(iter(data.train_dataloader()))

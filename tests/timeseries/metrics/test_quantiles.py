@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from quintet.timeseries.metrics import Coverage, PinballLoss
-from quintet.timeseries.metrics.quantiles import pinball
+from quintet.timeseries.metrics.quantiles import IntervalWidth, pinball
 
 
 def test_pinball_by_hand():
@@ -36,3 +36,10 @@ def test_masked_loss_and_coverage():
     by_hand = [(0.1 * 1.5 + 0.5 * 0.5 + 0.1 * 0.5) / 3, (0.1 * 3 + 0.5 * 2 + 0.9 * 1) / 3]
     assert loss.compute().item() == pytest.approx(np.mean(by_hand))
     assert coverage.compute().item() == pytest.approx(0.5)
+
+
+def test_width_from_the_lowest_to_the_highest_quantile():
+    predictions = torch.tensor([[[[1.0, 2.0, 4.0]], [[-3.0, 0.0, 2.0]], [[0.0, 50.0, 100.0]]]])
+    width = IntervalWidth()
+    width.update(predictions, torch.tensor([[[0.0], [9.0], [float("nan")]]]))
+    assert width.compute().item() == pytest.approx((3 + 5) / 2)

@@ -168,3 +168,16 @@ def test_layer_groups_name_every_parameter_but_the_head():
     prefixes = tuple(f"{prefix}." for group in model.layer_groups() for prefix in group)
     rest = {name for name, _ in model.named_parameters() if not name.startswith(prefixes)}
     assert rest == {"norm.weight", "norm.bias", *model.head_keys}
+
+
+def test_linear_layers_at_the_start():
+    """Uniform up to sqrt(6 / (in + out)), without biases."""
+    model = NILMFormer(1, dim=96, depth=1)
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    assert len(layers) > 5
+    for layer in layers:
+        bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+        assert layer.weight.abs().max() <= bound
+        if layer.weight.numel() > 5000:
+            assert layer.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
+        assert layer.bias is None or layer.bias.count_nonzero() == 0

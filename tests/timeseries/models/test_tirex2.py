@@ -51,6 +51,19 @@ def test_the_published_size():
     assert count - sum(p.numel() for part in across + combining for p in part.parameters()) == 38_449_264
 
 
+@pytest.mark.parametrize(
+    ("levels", "refused"),
+    [((0.1, 0.5, 0.9), False), ((0.1, 0.5, 0.8), True), ((0.2, 0.5, 0.9), True), ((0.1, 0.4, 0.5, 0.9), True)],
+)
+def test_levels_about_one_half_are_asked_for_where_signs_are_flipped(levels, refused):
+    assert small(levels=levels, outputs=len(levels)).sign_flip is False
+    if refused:
+        with pytest.raises(QuintetError, match="lie evenly about"):
+            small(levels=levels, outputs=len(levels), sign_flip=True)
+    else:
+        assert small(levels=levels, outputs=len(levels), sign_flip=True).sign_flip is True
+
+
 @torch.no_grad()
 def test_every_covariate_counts_and_the_future_before_it_comes():
     model, (x, covariates) = small(), inputs()

@@ -7,6 +7,7 @@ import xarray as xr
 
 from quintet.cli import main
 from quintet.core.errors import QuintetError
+from quintet.timeseries.tasks.backtest import summary
 
 CHECKPOINT = "ckpt_path=run/checkpoints/best.ckpt"
 
@@ -71,6 +72,19 @@ def test_scores_are_those_of_each_series(run, loaded, tmp_path):
     naive = (rows["truth"] - rows["seasonal_naive"]).abs().mean()
     assert own["skill"] == pytest.approx(1 - (rows["truth"] - rows["forecast"]).abs().mean() / naive)
     assert scores[scores["forecaster"] == "ridge"]["wql"].isna().all()
+
+
+def test_the_printed_summary_by_hand():
+    """Of three channels the model has the smaller error in two; the third counts against it."""
+    model = {"mae": [1.0, 2.0, 9.0], "mase": [0.5, 0.7, 1.5], "skill": [0.5, 0.5, -2.0], "coverage": [0.8, 0.9, 0.7]}
+    naive = {"mae": [2.0, 4.0, 3.0], "mase": [1.0, 1.4, 0.6], "skill": [0.0] * 3, "coverage": [np.nan] * 3}
+    parts = [("my_model", model), ("seasonal_naive", naive)]
+    scores = pd.concat([pd.DataFrame({"forecaster": name, **columns}) for name, columns in parts])
+    table = summary(scores, cutoffs=4, series=1)
+    assert table.title == "4 cutoffs of 1 series"
+    assert [column.header for column in table.columns] == ["forecaster", "MASE", "coverage", "skill", "channels won"]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows == [("my model", "0.900", "0.800", "-0.333", "67%"), ("seasonal naive", "1.000", "-", "-", "-")]
 
 
 @pytest.mark.parametrize(

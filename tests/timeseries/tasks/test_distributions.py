@@ -56,3 +56,12 @@ def test_gradients_are_finite_far_from_the_target():
     drawn.requires_grad_()
     StudentT(LEVELS).loss(drawn, std, torch.full((2, 3, 4), 1e4)).sum().backward()
     assert drawn.grad.isfinite().all()
+
+
+def test_parameters_by_hand():
+    """softplus(0) is log 2; far below it nothing but the floors is left: a ten-thousandth of the window, 2 degrees."""
+    std = torch.tensor([[[0.5]]], dtype=torch.float64)
+    for offset, rise in ((0.0, np.log(2)), (-500.0, 0.0), (500.0, 1000.0)):
+        outputs = torch.tensor([[[[3.0, 3.0 + offset, 3.0 + offset]]]], dtype=torch.float64)
+        location, scale, freedom = (part.item() for part in StudentT(LEVELS).parameters_of(outputs, std))
+        assert (location, scale, freedom) == pytest.approx((3.0, 0.5 * (rise + 1e-4), 2 + rise), rel=1e-12)

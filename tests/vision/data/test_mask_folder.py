@@ -55,6 +55,23 @@ def refused(data: MaskFolder, stage: str = "fit") -> str:
     return message
 
 
+def test_the_table_names_the_size_the_network_sees(pairs):
+    data = folder(pairs(), image_size=(24, 16))
+    assert "16 x 24" in text_of(data)
+    trained = data.description()
+    other = folder(data.root, image_size=40)
+    other.adopt(trained)
+    assert "16 x 24" in text_of(other)
+    assert "40 x 40" not in text_of(other)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_the_table_says_what_becomes_of_faults(pairs, on_error):
+    root = pairs()
+    (root / "images" / "03.jpg").write_bytes(b"nothing")
+    assert ("; left out" in text_of(folder(root, on_error=on_error))) == (on_error == "skip")
+
+
 def lengths(data: MaskFolder) -> dict[str, int]:
     return {part: len(entries) for part, entries in data.examination.parts.items()}
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from quintet.vision.data import scan as scan_module
-from quintet.vision.data.scan import scan
+from quintet.vision.data.scan import ImageFacts, other_bands, scan
 
 
 def decoded(monkeypatch) -> list:
@@ -60,3 +60,30 @@ def test_an_unwritable_cache_is_no_obstacle(tmp_path, photograph, cache):
     cache.chmod(0o500)
     path = photograph(tmp_path / "a.png")
     assert path in scan([path], tmp_path)[0]
+
+
+def facts(width=10, height=10, **more) -> ImageFacts:
+    return ImageFacts(**{"width": width, "height": height, "mode": "RGB", "digest": ""} | more)
+
+
+@pytest.mark.parametrize(
+    ("bands", "picture", "channels", "complaint"),
+    [
+        (1, True, 4, "has 1 band and data.channels is 4"),
+        (4, True, 5, "has 4 bands and data.channels is 5"),
+        (4, False, 3, "has 4 bands and data.channels is 3"),
+        (4, False, 4, None),
+        (4, True, 3, None),  # colours with transparency
+        (1, True, 3, None),
+        (3, True, 1, None),
+    ],
+)
+def test_images_of_other_bands(tmp_path, bands, picture, channels, complaint):
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    found = {path: facts(bands=bands, picture=picture) for path in paths}
+    faults = other_bands(found, channels, tmp_path)
+    assert list(found) == ([] if complaint else paths)
+    assert [(fault.where, fault.what) for fault in faults] == (
+        [("a.tif", f"{complaint} (2 images like it)")] if complaint else []
+    )
+    assert all(f"data.channels={bands} data.normalization=data" in fault.remedy for fault in faults)

@@ -104,6 +104,41 @@ def test_pad_shows_all_and_stretch_fills():
     assert torch.equal(evaluation((40, 40), *PLAIN, fit="stretch")(image), torch.ones(3, 40, 40))
 
 
+PARTS = {
+    # rotation in degrees, smallest share of a crop, brightness and contrast, blurred
+    "none": (0, None, None, False),
+    "light": (0, 0.5, 0.2, False),
+    "medium": (10, 0.25, 0.3, False),
+    "strong": (20, 0.1, 0.5, True),
+}
+
+
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_a_recipe_does_to_images_with_masks(recipe, channels, flip):
+    """By name and number; hue is left alone, and gray images have no saturation."""
+    degrees, smallest, jitter, blurred = PARTS[recipe]
+    transform = paired_augmentation(recipe, (32, 48), [0.5] * channels, [0.5] * channels, flip=flip)
+    parts = {type(part).__name__: part for part in transform.changes.transforms}
+    expected = {"RandomRotation"} if degrees else set()
+    expected |= {"RandomResizedCrop"} if smallest else {"Resize"}
+    expected |= {"RandomHorizontalFlip"} if flip and recipe != "none" else set()
+    expected |= {"BandJitter" if channels == 5 else "ColorJitter"} if jitter else set()
+    expected |= {"RandomApply"} if blurred else set()
+    assert set(parts) == expected
+    if degrees:
+        assert parts["RandomRotation"].degrees == [-degrees, degrees]
+    if smallest:
+        assert parts["RandomResizedCrop"].scale == (smallest, 1.0)
+        assert parts["RandomResizedCrop"].ratio == pytest.approx((1.2, 1.875))
+    if jitter and channels != 5:
+        colours, span = parts["ColorJitter"], pytest.approx((1 - jitter, 1 + jitter))
+        assert colours.brightness == colours.contrast == span
+        assert colours.saturation == (span if channels == 3 else None)
+        assert colours.hue is None
+
+
 def test_normalization():
     image = evaluation((8, 8), (0.5, 0.25, 0.0), (0.5, 0.25, 2.0))(Image.new("RGB", (8, 8), "white"))
     torch.testing.assert_close(image.mean((1, 2)), torch.tensor([1.0, 3.0, 0.5]))

@@ -416,7 +416,8 @@ def test_layer_scale_and_initialisation():
     assert (block.scale2.gamma == 1e-5).all()
     for weight in (model.head.weight, block.mixer.qkv.weight, block.mixer.rpb, block.feedforward.fc1.weight):
         assert weight.abs().max() <= 0.04
-        assert weight.std() > 0.015
+        # The standard deviation of a normal distribution cut at two units is 0.88 of a unit.
+        assert weight.std().item() == pytest.approx(0.0176, rel=0.05)
 
 
 @pytest.mark.compilation

@@ -366,6 +366,26 @@ def test_another_mixer_and_a_description():
     assert [name for name, _ in again.named_parameters()] == [name for name, _ in model.named_parameters()]
 
 
+def test_weights_at_the_start():
+    """Convolutions of variance 2 / fan out, counted within a group; linear layers cut at two units of 0.02."""
+    model = MixTransformer()
+    layers = {name: module for name, module in model.named_modules() if hasattr(module, "weight")}
+    measured = 0
+    for name, layer in layers.items():
+        kind = type(layer)
+        if kind is torch.nn.Conv2d and layer.weight.numel() > 2000:
+            out, _, height, width = layer.weight.shape
+            expected = (2 / (height * width * out / layer.groups)) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(expected, rel=0.06), name
+            measured += 1 + (layer.groups > 1)
+        elif kind is torch.nn.Linear:
+            assert layer.weight.abs().max() <= 0.04, name
+            assert layer.weight.std().item() == pytest.approx(0.0176, rel=0.06), name
+        if kind in (torch.nn.Conv2d, torch.nn.Linear) and layer.bias is not None:
+            assert layer.bias.count_nonzero() == 0, name
+    assert measured > 20
+
+
 def test_mistakes():
     with pytest.raises(QuintetError, match="need one entry for each of the 2 stages"):
         MixTransformer(dims=(32, 64), depths=(1, 1))

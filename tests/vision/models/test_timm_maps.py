@@ -33,6 +33,12 @@ def test_maps_are_timms_own():
             torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "convit_tiny"])
+def test_maps_are_built_ready_to_be_trained(name):
+    """Trying sizes turns dropout and batch statistics off for a moment only."""
+    assert all(module.training for module in TimmMaps(name).modules())
+
+
 def test_weights_from_a_file_are_adapted_to_other_channels(tmp_path):
     torch.manual_seed(0)
     source = timm.create_model("resnet10t")

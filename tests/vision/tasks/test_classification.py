@@ -213,6 +213,13 @@ def test_it_learns_and_measures_what_scikit_learn_measures(trained):
     assert (task.confused.numpy() == confusion_matrix(labels, predicted)).all()
 
 
+def test_a_second_test_starts_anew(trained, tmp_path):
+    task, data, measured, _ = trained
+    before = task.confused.clone()
+    assert trainer(tmp_path).test(task, datamodule=data, verbose=False)[0] == measured
+    assert torch.equal(task.confused, before)
+
+
 def test_pictures_of_the_test(trained, tmp_path):
     figures = dict(trained[0].pictures())
     assert list(figures) == ["predictions", "confusion_matrix", "class_f1", "worst_median_best", "mistakes"]

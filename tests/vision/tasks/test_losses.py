@@ -194,6 +194,20 @@ def test_ignored_pixels_change_nothing_and_alone_give_zero(loss, dtype):
     assert (scores.grad == 0).all()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("absent", [0, 3])
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss is not Boundary])
+def test_ignored_pixels_are_as_if_cut_out(loss, absent, weighted):
+    """Whichever class is nowhere true; the boundary loss alone asks where a pixel is."""
+    scores, targets = batch()
+    targets[targets == absent] = 1
+    weight = torch.tensor([7.0, 1.0, 2.0, 5.0], dtype=torch.float64) if weighted else None
+    counted = targets != IGNORED
+    alone = scores.movedim(1, -1)[counted].T[None, :, None], targets[counted][None, None]
+    built = loss(weight=weight, ignore_index=IGNORED)
+    torch.testing.assert_close(built(scores, targets), built(*alone))
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients(loss):
     scores, targets = batch(classes=3, size=(3, 3))
