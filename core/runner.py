@@ -28,7 +28,7 @@ from . import composition
 from .checkpoint_io import AtomicCheckpointIO
 from .console import Console
 from .data import DataModule
-from .described import packages_of
+from .described import Described, description_of, packages_of
 from .errors import QuintetError, nearest, told_of
 from .files import written_whole
 from .interruption import Ended, OwnSignals, Signals, killed_process
@@ -69,7 +69,8 @@ def run_composed(
         overrides, options = composition.split_options(overrides, config_dir)
     config = composed(verb, overrides, config_dir)
     if show:
-        print(yaml.safe_dump(config, sort_keys=False), end="")
+        described = {key: description_of(config[key]) for key in ("model", "data") if isinstance(config[key], Described)}
+        print(yaml.safe_dump(config | described, sort_keys=False), end="")
         return None
     if verb in VERBS:
         return Runner({"subcommand": verb, verb: config})
