@@ -69,7 +69,8 @@ def run_composed(
         overrides, options = composition.split_options(overrides, config_dir)
     config = composed(verb, overrides, config_dir)
     if show:
-        described = {key: description_of(config[key]) for key in ("model", "data") if isinstance(config[key], Described)}
+        objects = {key: value for key, value in config.items() if isinstance(value, Described)}
+        described = {key: description_of(value) for key, value in objects.items()}
         print(yaml.safe_dump(config | described, sort_keys=False), end="")
         return None
     if verb in VERBS:
