@@ -360,8 +360,7 @@ def stopping(epoch, batch, by):
 
 
 @pytest.mark.parametrize(
-    ("epoch", "batch", "by"),
-    [(0, 2, "SIGTERM"), (1, 0, "SIGTERM"), (2, 3, "SIGTERM"), (2, 4, "SIGTERM"), (1, 1, "SIGHUP")],
+    ("epoch", "batch", "by"), [(0, 2, "SIGTERM"), slow(1, 0, "SIGHUP"), slow(2, 3, "SIGTERM"), (2, 4, "SIGTERM")]
 )
 def test_a_signal_stops_a_run_at_any_moment_and_it_is_said_how_to_go_on(toy, capsys, epoch, batch, by):
     with pytest.raises(SystemExit) as caught:
