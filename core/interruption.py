@@ -1,9 +1,12 @@
 """What ends a run from outside: Ctrl-C, SIGTERM, processes that are killed; each said, each with its exit status."""
 
+import logging
 import re
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import lightning as L
@@ -76,6 +79,39 @@ class OwnSignals(Callback):
             self.signals.install()
 
 
+class DeathNotice(logging.Handler):
+    """Says in our words what Lightning's observer of processes notes, right before it kills them all by SIGKILL.
+
+    Where the others wait for the dead one (NCCL does), nobody else gets to say anything.
+
+    Args:
+        remedy: what to do next.
+    """
+
+    LOGGER = "lightning.fabric.strategies.launchers.subprocess_script"
+
+    def __init__(self, remedy: Callable[[], str]) -> None:
+        super().__init__(logging.INFO)
+        self.remedy = remedy
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger(self.LOGGER)
+        self._before = logger.level, logger.propagate
+        logger.addHandler(self)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+    def __exit__(self, *error: object) -> None:
+        logger = logging.getLogger(self.LOGGER)
+        logger.removeHandler(self)
+        logger.level, logger.propagate = self._before
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if found := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
+            lines = (f"error: a process of this run (pid {found[1]}) {_status(int(found[2]))}", self.remedy())
+            print(*filter(None, lines), sep="\n", file=sys.stderr, flush=True)
+
+
 def killed_process(error: BaseException, trainer: L.Trainer | None) -> str | None:
     """Which process of a run was killed and why, where an error comes of that; None for other errors."""
     if found := re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)", str(error)):
@@ -101,7 +137,11 @@ def _dead_rank(trainer: L.Trainer) -> str | None:
     for _ in range(10 if processes else 0):  # its neighbour sees the broken connection first
         for rank, process in enumerate(processes, start=1):
             if status := process.poll():
-                how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-                return f"process {rank} of 0 to {len(processes)} (pid {process.pid}) {how}"
+                return f"process {rank} of 0 to {len(processes)} (pid {process.pid}) {_status(status)}"
         time.sleep(0.2)
     return None
+
+
+def _status(status: int) -> str:
+    """How a process ended, of its return code."""
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

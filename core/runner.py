@@ -31,7 +31,7 @@ from .data import DataModule
 from .described import Described, description_of, packages_of
 from .errors import QuintetError, nearest, told_of
 from .files import written_whole
-from .interruption import Ended, OwnSignals, Signals, killed_process
+from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
 from .overrides import typed_below
 from .own_code import let_in_own_code
 from .pretrained import read_checkpoint
@@ -207,7 +207,7 @@ class Runner(LightningCLI):
         self.inherited = RUN_FOLDER in os.environ
         self.tested: Path | None = None  # by the test after training, once it runs
         try:
-            with Signals() as self.signals, contextlib.ExitStack() as self.held:
+            with Signals() as self.signals, DeathNotice(self._how_to_go_on), contextlib.ExitStack() as self.held:
                 super().__init__(
                     Task,
                     DataModule,

@@ -148,6 +148,7 @@ class Task(Described, L.LightningModule):
         self._frozen_for: int | None = None  # the epoch for which parameters were last frozen or freed
         self.origin: LoadReport | None = None  # of the first weights, where they were not random
         self._losses = LossWatch()
+        self._chosen: list[dict[str, float]] = []  # rate and decay of each group of parameters, as they were given
 
     # What a domain implements
 
@@ -415,7 +416,8 @@ class Task(Described, L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # A finite loss may have had gradients that were not.
-        if bad := not_finite(self.state_dict(), dict(self.named_parameters())):
+        parameters = dict(self.named_parameters())
+        if bad := not_finite(parameters | dict(self.named_buffers()), parameters):
             failed(self, f"{len(bad)} of the weights hold NaN or infinity (first: {bad[0]})")
         checkpoint[RECORD] = self.record() | {"training": self._training_so_far()}
 

@@ -150,6 +150,13 @@ def test_evaluation_sees_every_sample_exactly_once_on_any_number_of_processes(st
         assert seen == list(range(size))
 
 
+def test_fewer_samples_than_processes_are_refused():
+    data = on_rank(NumberData({"val": 1}, batch_size=2), 0, 2)
+    data.prepare(("val",))
+    with pytest.raises(QuintetError, match=r"1 val samples cannot be shared by 2 processes; use trainer.devices=1"):
+        data.val_dataloader()
+
+
 def test_without_a_trainer_all_samples_are_served():
     data = NumberData({"train": 8, "val": 3}, batch_size=4)
     data.setup("fit")

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._utils import ExceptionWrapper
 
 from quintet.core.errors import QuintetError, nearest, one_line, shortened, told_of
 
@@ -82,3 +83,20 @@ def test_what_a_constructor_complains_of_is_said_of_its_option():
 def test_a_long_name_is_cut():
     assert shortened("a" * 300) == "a" * 200 + "..."
     assert one_line(OSError(36, "File name too long", "a" * 5000)) == "a" * 200 + "...: File name too long"
+
+
+def wrapped(error):
+    """What torch raises in the training process where a process that reads data raised `error`."""
+    try:
+        raise error
+    except Exception:
+        wrapper = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(type(error)) as caught:
+        wrapper.reraise()
+    return caught.value
+
+
+def test_errors_of_processes_that_read_data_keep_their_own_words():
+    assert one_line(wrapped(QuintetError("a.jpg: cut short\ncopy it again"))) == "a.jpg: cut short\ncopy it again"
+    assert one_line(wrapped(ValueError("bad value"))) == "ValueError: bad value (QUINTET_DEBUG=1 shows where)"
+    assert one_line(wrapped(ValueError())) == "ValueError:  (QUINTET_DEBUG=1 shows where)"

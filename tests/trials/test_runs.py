@@ -44,8 +44,14 @@ def rewritten(path, row, column, value):
     path.write_text("\n".join([*lines, ""]))
 
 
-def weights(path):
-    return torch.load(path, weights_only=True)["state_dict"]
+def resumable(toy_run, folder):
+    """Puts a finished run into `folder`; returns what resumes it for one epoch more."""
+    shutil.copytree(toy_run, folder)
+    return [f"ckpt_path={folder}/checkpoints/last.ckpt", "trainer.max_epochs=4"]
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 # Losses and weights that are no numbers
@@ -56,7 +62,7 @@ def weights(path):
     [
         (5, [], "the loss is nan at step "),
         (None, ["model.lr=1e30"], "try a lower model.lr (now 1e+30), a lower trainer.gradient_clip_val (now 0.5), or"),
-        (None, ["model.lr=1e30", "trainer.gradient_clip_val=null"], "trainer.gradient_clip_val=1.0"),
+        slow(None, ["model.lr=1e30", "trainer.gradient_clip_val=null"], "trainer.gradient_clip_val=1.0"),
     ],
 )
 def test_a_run_whose_loss_is_no_number_stops_and_says_where_and_what_to_try(toy, capsys, row, given, said):
@@ -88,11 +94,11 @@ def test_validation_whose_loss_is_no_number_stops_the_run_before_a_checkpoint_of
     assert not [name for name in files(toy / "run") if name.endswith(".ckpt")]
 
 
-def test_checkpoints_from_before_the_loss_was_no_number_stay_and_are_named(toy, capsys):
-    assert main([*FIT, *SHORT]) == 0
+def test_checkpoints_from_before_the_loss_was_no_number_stay_and_are_named(toy, toy_run, capsys):
+    resume = resumable(toy_run, "run")
     before = {name: (toy / "run" / name).read_bytes() for name in ("checkpoints/best.ckpt", "checkpoints/last.ckpt")}
     capsys.readouterr()
-    assert main([*FIT, "ckpt_path=run/checkpoints/last.ckpt", "model.lr=1e30"]) == 1
+    assert main([*FIT, *resume, "model.lr=1e30"]) == 1
     complaint = capsys.readouterr().err
     assert "the loss is " in complaint
     assert "run/checkpoints/last.ckpt is from before" in complaint
@@ -101,7 +107,10 @@ def test_checkpoints_from_before_the_loss_was_no_number_stay_and_are_named(toy, 
 
 @pytest.mark.parametrize(
     ("verb", "value"),
-    [(verb, math.nan) for verb in ("test", "validate", "predict", "weigh", "export", "show")] + [("predict", math.inf)],
+    [
+        *((verb, math.nan) for verb in ("test", "predict", "export", "show")),
+        *(slow(verb, math.inf) for verb in ("validate", "predict", "weigh")),
+    ],
 )
 def test_weights_that_are_no_numbers_are_refused_by_every_verb(toy, toy_run, capsys, verb, value):
     content = torch.load(toy_run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -351,8 +360,7 @@ def stopping(epoch, batch, by):
 
 
 @pytest.mark.parametrize(
-    ("epoch", "batch", "by"),
-    [(0, 2, "SIGTERM"), (1, 0, "SIGTERM"), (2, 3, "SIGTERM"), (2, 4, "SIGTERM"), (1, 1, "SIGHUP")],
+    ("epoch", "batch", "by"), [(0, 2, "SIGTERM"), slow(1, 0, "SIGHUP"), slow(2, 3, "SIGTERM"), (2, 4, "SIGTERM")]
 )
 def test_a_signal_stops_a_run_at_any_moment_and_it_is_said_how_to_go_on(toy, capsys, epoch, batch, by):
     with pytest.raises(SystemExit) as caught:
@@ -370,7 +378,7 @@ def test_a_signal_stops_a_run_at_any_moment_and_it_is_said_how_to_go_on(toy, cap
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize(("by", "status"), [("Ctrl-C", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("by", "status"), [("Ctrl-C", 130), slow("SIGTERM", 143)])
 def test_a_run_stopped_in_its_last_test_says_how_to_test_again(toy, capsys, monkeypatch, by, status):
     import toy_points
 
@@ -392,7 +400,7 @@ def test_a_run_stopped_in_its_last_test_says_how_to_test_again(toy, capsys, monk
 
 
 @pytest.mark.parametrize("end", ["refuses", "fails", "is killed"])
-def test_what_ends_a_process_that_reads_data_is_said_in_a_line_or_two(toy, capsys, monkeypatch, end):
+def test_what_ends_a_process_that_reads_data_is_said_in_a_line_or_two(toy, toy_run, capsys, monkeypatch, end):
     import toy_points
 
     def read(self, sample):
@@ -402,10 +410,9 @@ def test_what_ends_a_process_that_reads_data_is_said_in_a_line_or_two(toy, capsy
             raise OSError(5, "Input/output error", "photos/a.jpg")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    assert main([*FIT, *SHORT]) == 0
     monkeypatch.setattr(toy_points.Jitter, "__call__", read)
     capsys.readouterr()
-    assert main([*FIT, "ckpt_path=run/checkpoints/last.ckpt", "data.num_workers=1"]) == 1
+    assert main([*FIT, *resumable(toy_run, "run"), "data.num_workers=1"]) == 1
     complaint = capsys.readouterr().err.strip()
     if end == "refuses":
         assert complaint == "error: photos/a.jpg is cut short; copy it again"
@@ -438,12 +445,11 @@ def test_a_killed_process_of_a_distributed_run_is_said_and_how_to_go_on(toy):
 # Resuming
 
 
-def test_a_run_is_not_resumed_on_other_data(toy, capsys):
-    assert main([*FIT, *SHORT]) == 0
+def test_a_run_is_not_resumed_on_other_data(toy, toy_run, capsys):
     path = toy / "points" / "points.csv"
     path.write_text(path.read_text().replace("below", "under"))
     capsys.readouterr()
-    assert main([*FIT, "ckpt_path=run/checkpoints/last.ckpt"]) == 1
+    assert main([*FIT, *resumable(toy_run, "run")]) == 1
     complaint = capsys.readouterr().err
     assert complaint == (
         "error: the checkpoint was trained on other data: classes differ; start a new run, "
@@ -451,9 +457,7 @@ def test_a_run_is_not_resumed_on_other_data(toy, capsys):
     )
 
 
-def test_a_resumed_run_learns_at_the_rate_it_is_given(toy):
-    assert main([*FIT, *SHORT]) == 0
-    given = ["trainer.max_epochs=2", "model.lr=1e-4", "model.final_lr=1"]
-    assert main([*FIT, *given, "ckpt_path=run/checkpoints/last.ckpt"]) == 0
+def test_a_resumed_run_learns_at_the_rate_it_is_given(toy, toy_run):
+    assert main([*FIT, *resumable(toy_run, "run"), "model.lr=1e-4", "model.final_lr=1"]) == 0
     rates = [row["train/lr"] for row in read_metrics(toy / "run" / "metrics.csv") if "train/lr" in row]
     assert rates[-1] == pytest.approx(1e-4)
