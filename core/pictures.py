@@ -9,6 +9,8 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .console import printable
+
 BLUES = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", "#9CCBE6", "#0072B2", "#003A5C"])
 NAMED = 40  # classes up to which a confusion matrix names each one
 COUNTED = 20  # classes up to which it writes the counts
@@ -103,5 +105,6 @@ def _confusions(values: np.ndarray) -> list[tuple[int, int]]:
 
 
 def shortened(name: str, longest: int = 16) -> str:
-    """A name cut to a length, with an ellipsis where something is left out."""
+    """A name in one line as fonts can write it, cut to a length, with an ellipsis where something is left out."""
+    name = " ".join(printable(name).split())
     return name if len(name) <= longest else f"{name[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"

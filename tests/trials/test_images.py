@@ -20,7 +20,8 @@ from quintet.core.cells import path_cell, text_cell
 from quintet.core.errors import QuintetError
 from quintet.vision import ImageClassifier, ImageFolder, MaskFolder
 from quintet.vision.data.bands import read_bands
-from quintet.vision.data.images import ImageDescription
+from quintet.vision.data.images import ImageDescription, read_image
+from quintet.vision.data.masks import read_mask
 from quintet.vision.data.scan import facts_of
 from quintet.vision.tasks import features
 from quintet.vision.tasks.classification import ImagePredictions
@@ -122,6 +123,39 @@ def test_pipes_of_other_names(tmp_path, name):
     else:
         with pytest.raises(QuintetError):
             data.setup("fit")
+
+
+POSTSCRIPT = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+(touched) (w) file closefile
+showpage
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_postscript_called_an_image_is_not_run(tmp_path, monkeypatch, name):
+    """Pillow opens files by their content and hands PostScript to another program."""
+    monkeypatch.setattr(subprocess, "Popen", None)
+    (tmp_path / name).write_bytes(POSTSCRIPT)
+    assert facts_of(tmp_path / name) == "is not an image Pillow knows"
+    with pytest.raises(QuintetError, match="is not an image Pillow knows"):
+        read_mask(tmp_path / name)
+    with pytest.raises(QuintetError, match="is not an image Pillow knows"):
+        read_image(tmp_path / name)
+
+
+def test_a_file_that_is_larger_than_any_image(tmp_path):
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(2**40)
+    assert facts_of(tmp_path / "a.png") == "is too large to be read (1,024 GiB)"
+
+
+def test_files_of_the_system_are_not_waited_for(tmp_path):
+    """Those have no size, and some give what comes as a pipe does."""
+    (tmp_path / "a.png").symlink_to("/proc/self/status")
+    assert facts_of(tmp_path / "a.png") == "is empty (0 bytes)"
 
 
 def chunk(kind, content):

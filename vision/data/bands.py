@@ -5,6 +5,7 @@ Pillow holds whole is left to Pillow.
 """
 
 import io
+import logging
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,7 @@ def _of_png(content: bytes) -> Bands:
         values = imagecodecs.png_decode(content)
     except Exception as error:  # a codec's own types, and what becomes of its message
         raise QuintetError(f"is damaged ({str(error).splitlines()[0]})") from None
-    orientation = orientation_of(Image.open(io.BytesIO(content)).getexif())
+    orientation = orientation_of(Image.open(io.BytesIO(content), formats=["PNG"]).getexif())
     return Bands(upright_array(values, orientation), values.shape[2] in (2, 4), orientation)
 
 
@@ -152,6 +153,8 @@ def _decoded_tiff(content: bytes) -> np.ndarray:
         import tifffile
     except ImportError:
         raise QuintetError("has bands that need tifffile: pip install tifffile") from None
+    # What is wrong with a file is said once, and by us.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages[0]

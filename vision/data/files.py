@@ -2,9 +2,34 @@
 
 import os
 import stat
+from functools import cache
 from pathlib import Path
 
+from PIL import Image
+
 from ...core.errors import QuintetError
+
+# Registered with Pillow, but documents, videos or scientific containers it cannot or should not open as a photograph.
+NOT_PHOTOGRAPHS = {
+    ".pdf",
+    ".ps",
+    ".eps",
+    ".mpg",
+    ".mpeg",
+    ".h5",
+    ".hdf",
+    ".bufr",
+    ".grib",
+    ".wmf",
+    ".emf",
+    ".fit",
+    ".fits",
+}
+
+ARRAYS = frozenset({".npy"})
+
+NOT_OPENED = {"EPS", "PDF", "MPEG", "HDF5", "BUFR", "GRIB", "WMF", "FITS"}
+MOST_BYTES = 2**33  # of a file that is read as a whole
 
 
 def is_file(path: Path) -> bool:
@@ -14,23 +39,47 @@ def is_file(path: Path) -> bool:
 
 def content_of(path: str | Path) -> bytes:
     """The bytes of a file. Raises QuintetError, whose message begins with the path, where it cannot be read."""
-    if problem := unreadable(Path(path)):
-        raise QuintetError(f"{path} {problem}")
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise QuintetError(f"{path} cannot be read ({error.strerror})") from None
+        return bytes_of(Path(path))
+    except QuintetError as error:
+        raise QuintetError(f"{path} {error}") from None
 
 
-def unreadable(path: Path) -> str | None:
-    """Why a path is not opened: opening a pipe waits for someone to write into it. None for files."""
+def bytes_of(path: Path) -> bytes:
+    """The bytes of a file. Raises QuintetError, whose message lacks only the path, where it cannot be read.
+
+    What is no file is not opened: a pipe would wait for someone to write into it, a device never end.
+    """
     try:
-        mode = os.stat(path).st_mode
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise QuintetError("is no file but a folder, pipe, socket or device")
+        if status.st_size > MOST_BYTES:
+            raise QuintetError(f"is too large to be read ({status.st_size / 2**30:,.0f} GiB)")
+        # Files of the system that only seem to be some have no size, and may wait as pipes do.
+        return path.read_bytes() if status.st_size else b""
     except FileNotFoundError:
-        return "does not exist"
+        raise QuintetError("does not exist") from None
     except (OSError, ValueError) as error:
-        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
-    return None if stat.S_ISREG(mode) else "is no file but a folder, pipe, socket or device"
+        raise QuintetError(f"cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Endings of the files that are taken for images."""
+    Image.init()
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return frozenset(known - NOT_PHOTOGRAPHS) | ARRAYS
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Formats of the files that Pillow opens for us, whatever they are called.
+
+    Others would be opened by their content alone, and PostScript is handed to another program, which runs it.
+    """
+    kinds = Image.registered_extensions()
+    return tuple(sorted({kinds[suffix] for suffix in image_suffixes() if suffix in kinds} - NOT_OPENED))
 
 
 def text_of(path: Path) -> str:

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError, nearest
+from ...core.pictures import shortened
 from ..pictures.contact_sheet import COLUMNS, contact_sheet
 from .images import (
     UNLABELLED,
@@ -322,7 +323,7 @@ class ImageFolder(DataModule):
                     if len(images[name]) < COLUMNS:
                         images[name].append((display_image(entry.path, known), entry.path.name))
         if found.classes:
-            yield "contact_sheet", contact_sheet(images, f"{self.root.name}: images of each class")
+            yield "contact_sheet", contact_sheet(images, f"{shortened(self.root.name, 40)}: images of each class")
 
     @cached_property
     def _measured(self) -> ImageDescription:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ...core.errors import QuintetError
 from .bands import Bands, as_numbers, read_bands
-from .files import content_of
+from .files import content_of, image_formats
 
 UNLABELLED = -1
 
@@ -241,7 +241,7 @@ def open_image(content: bytes, at_least: int | None = None, gray: bool = False) 
     if not content:
         raise QuintetError("is empty (0 bytes)")
     try:
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=image_formats())
         if at_least is not None and image.format in ("JPEG", "MPO"):
             image.draft("L" if gray and image.mode in ("L", "RGB") else None, (at_least, at_least))
         image.load()

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from ...core.data import Augmented, DataModule, Fault
 from ...core.errors import QuintetError
+from ...core.pictures import shortened
 from ..pictures import ShownMask, overlay_grid
 from ..pictures.masks import reduced
 from .images import channel_statistics, check_channels, display_image, height_and_width, published_statistics
@@ -229,7 +230,10 @@ class MaskFolder(DataModule):
             pixels = v2.functional.pil_to_tensor(display_image(entry.path, known)) / 255
             mask = torch.from_numpy(table[read(entry.mask)])
             items.append(reduced(ShownMask(pixels, mask, name=f"{part}: {entry.path.name}")))
-        yield "contact_sheet", overlay_grid(items, known.classes, known.palette, f"{self.root.name}: images and masks")
+        yield (
+            "contact_sheet",
+            overlay_grid(items, known.classes, known.palette, f"{shortened(self.root.name, 40)}: images and masks"),
+        )
 
     @cached_property
     def _measured(self) -> MaskDescription:

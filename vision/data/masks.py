@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, default_collate
 
 from ...core.errors import QuintetError
 from .bands import NUMPY, orientation_of, read_bands, upright_array
-from .files import content_of, unreadable
+from .files import bytes_of, content_of
 from .images import DEEP_MODES, ImageDescription, load_image, open_image
 
 IGNORED = 255
@@ -140,12 +140,10 @@ def _ids(values: np.ndarray) -> np.ndarray:
 
 def facts_of_mask(path: Path, threshold: int | None = None) -> MaskFacts | str:
     """Facts of one mask, or what is wrong with it; `threshold` is that of `read_mask`."""
-    if problem := unreadable(path):
-        return problem
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        content = bytes_of(path)
+    except QuintetError as error:
+        return str(error)
     try:
         values, mode, palette, turned = _decoded(content, threshold)
         ids, counts = np.unique(values, return_counts=True)

@@ -29,7 +29,7 @@ from ...core.errors import QuintetError
 from ...core.files import written_whole
 from ...core.pretrained import cache_folder
 from .bands import Bands, orientation_of, read_bands
-from .files import unreadable
+from .files import bytes_of, image_formats
 from .images import DEEP_MODES, ImageDescription, open_image, upright
 
 VERSION = 3  # of what is remembered; another number forgets it
@@ -113,12 +113,10 @@ def scan(
 
 def facts_of(path: Path) -> ImageFacts | str:
     """Facts of one file, or what is wrong with it."""
-    if problem := unreadable(path):
-        return problem
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        content = bytes_of(path)
+    except QuintetError as error:
+        return str(error)
     try:
         digest = hashlib.sha256(content).hexdigest()
         bands = read_bands(content)
@@ -133,7 +131,7 @@ def facts_of(path: Path) -> ImageFacts | str:
         brightest = None if values is None else int(values.max())
         # The second picture in a phone's MPO is a preview or a depth map, not a frame.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        width, height = Image.open(io.BytesIO(content)).size
+        width, height = Image.open(io.BytesIO(content), formats=image_formats()).size
         orientation = orientation_of(image.getexif())
         if orientation >= 5:
             width, height = height, width

@@ -4,14 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
-
-from PIL import Image
 
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
-from .files import is_file, shortened
+from .files import image_suffixes, is_file, shortened
 from .several_labels import Labels, labels_of
 from .tables import header_of, is_table, rows_of
 
@@ -24,25 +21,6 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-
-# Registered with Pillow, but documents, videos or scientific containers it cannot or should not open as a photograph.
-NOT_PHOTOGRAPHS = {
-    ".pdf",
-    ".ps",
-    ".eps",
-    ".mpg",
-    ".mpeg",
-    ".h5",
-    ".hdf",
-    ".bufr",
-    ".grib",
-    ".wmf",
-    ".emf",
-    ".fit",
-    ".fits",
-}
-
-ARRAYS = frozenset({".npy"})
 
 CLEANUP = "remove it, or put images in"
 
@@ -256,13 +234,4 @@ def _other_files(folder: Path) -> str:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _suffixes() and not path.name.startswith(".")
-
-
-@cache
-def _suffixes() -> frozenset[str]:
-    Image.init()
-    return (
-        frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
-        - NOT_PHOTOGRAPHS
-    ) | ARRAYS
+    return path.suffix.lower() in image_suffixes() and not path.name.startswith(".")

@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.pictures import shortened
 from .images import NEUTRAL, RIGHT, WRONG
 
 FALSE_ALARM = "#CC79A7"
@@ -153,7 +154,7 @@ def mask_rows(
         drawn = (_rgb(item.image), painted(item.true, palette), painted(item.predicted, palette))
         for panel, pixels in zip(row, (*drawn, mistakes(item, len(classes)))):
             _show(panel, pixels)
-        row[0].set_ylabel(item.name, fontsize=7, parse_math=False)
+        row[0].set_ylabel(shortened(item.name, 40), fontsize=7, parse_math=False)
         row[2].set_xlabel("" if math.isnan(item.score) else f"mean IoU {item.score:.0%}", fontsize=9)
         counted = item.true != IGNORED
         wrong = ((item.predicted != item.true) & counted).sum().item() / max(1, counted.sum().item())
@@ -186,7 +187,7 @@ def overlay_grid(
         panel.set_axis_off()
     for panel, item in zip(panels, items):
         panel.imshow(overlaid(item.image, item.predicted, palette), interpolation="nearest")
-        panel.set_title(item.name, fontsize=8, parse_math=False)
+        panel.set_title(shortened(item.name, 40), fontsize=8, parse_math=False)
     _legend(figure, classes, palette, [])
     return figure
 
