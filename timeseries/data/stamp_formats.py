@@ -24,7 +24,7 @@ def readings(numbers: pd.Series) -> list[str]:
     """Every format in which all of these numbers are stamps of our time, as `data.time_format` takes them."""
     if not len(numbers):
         return []
-    found, low, high = [], numbers.min(), numbers.max()
+    found, low, high = [], float(numbers.min()), float(numbers.max())
     if (numbers % 1 == 0).all() and low > 0 and high < 10**14:
         text = numbers.astype("int64").astype(str)
         lengths = text.str.len().unique()
