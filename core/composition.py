@@ -29,10 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from .errors import QuintetError, nearest
-from .overrides import forced, keep_texts, readable, typed_below, value_of
+from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
 from .records import arguments_of
 from .trusted import check_trust, resolve
-from .yaml_files import check_file, place_of
+from .yaml_files import check_file, place_of, read_text
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RUN = "{folder of this run}"  # stands for it until it is known; nobody calls a file so
@@ -45,7 +45,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         overrides: `experiment=vision/digits`, `model.lr=1e-3`, `trainer=gpu`, ...
         config_dir: the user's own folder of groups, searched before the packaged ones.
     """
-    overrides = [forced(readable(override)) for override in overrides]
+    overrides = [*_of_chosen_trainer(overrides, config_dir), *(forced(readable(override)) for override in overrides)]
     outer = GlobalHydra.instance().hydra  # set while a sweep runs
     GlobalHydra.instance().clear()
     try:
@@ -63,6 +63,22 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         raise QuintetError(f"--config-dir: a file chosen there is no configuration ({error}); give mappings") from error
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+def _of_chosen_trainer(overrides: Sequence[str], config_dir: str | None) -> Iterator[str]:
+    """What a trainer that is typed (`trainer=debug`) sets beyond its defaults: it wins over what an experiment sets."""
+    for choice in (override.removeprefix("trainer=") for override in overrides if override.startswith("trainer=")):
+        folders = filter(None, (config_dir and Path(config_dir).expanduser(), CONFIG_FOLDER))
+        paths = (folder / "trainer" / f"{choice}.yaml" for folder in folders)
+        path = next((path for path in paths if path.is_file()), None)
+        content = {}
+        if path is not None:
+            check_file(path)
+            content = yaml.safe_load(read_text(path))
+        if isinstance(content, dict) and "defaults" in content:
+            for key, value in content.items():
+                if key != "defaults" and not isinstance(value, dict):
+                    yield f"++trainer.{key}={in_grammar(value)}"
 
 
 class UserFiles(FileConfigSource):
@@ -102,8 +118,10 @@ def search_first(config_dir: str | None) -> Iterator[None]:
         UserFolder.folder = before
 
 
-def settled(config: DictConfig) -> tuple[dict[str, Any], str | None]:
+def settled(config: DictConfig, complete: bool = True) -> tuple[dict[str, Any], str | None]:
     """The composed configuration as plain data with `RUN` for the run folder, and the folder that was asked for.
+
+    Without `complete`, values that are still missing are "???".
 
     Raises QuintetError for a value still missing, for one that no run is without, and for a seed that is none.
     """
@@ -112,7 +130,7 @@ def settled(config: DictConfig) -> tuple[dict[str, Any], str | None]:
             if key not in config:
                 raise QuintetError(f"{key} cannot be removed; leave it out, or give {key}=VALUE")
         run_dir, config.run_dir = config.run_dir, RUN
-    tree = plain(config)
+    tree = plain(config, complete)
     tree["trust"] = packages(tree["trust"])
     check_seed(tree["seed"])
     for key in ("callbacks", "logger"):
@@ -165,10 +183,10 @@ def check_seed(seed: Any) -> None:
     raise QuintetError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, complete: bool = True) -> dict[str, Any]:
     """The composed configuration as plain data, interpolated. Raises QuintetError for a value still missing."""
     with _in_words():
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
 
 
 @contextmanager
@@ -433,6 +451,40 @@ def with_own_defaults(node: Any, replaced: Any = None) -> Any:
         own = {name: defaults[name] for name in shared if defaults[name] is not inspect.Parameter.empty}
         arguments = {name: value for name, value in own.items() if not callable(value)} | arguments
     return {"class_path": node["class_path"], "init_args": arguments}
+
+
+def every_option(node: Any) -> Any:
+    """A class_path/init_args tree with every argument of every class: its default, or ??? where it has none."""
+    if isinstance(node, list):
+        return [every_option(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "class_path" not in node:
+        return {key: every_option(value) for key, value in node.items()}
+    return {
+        "class_path": node["class_path"],
+        "init_args": options_of(import_class(node["class_path"], ""), node.get("init_args", {})),
+    }
+
+
+def options_of(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument of a constructor by name: as given, else its default, else ???."""
+    defaults = (
+        {} if target is None else {parameter.name: _shown(parameter.default) for parameter in _parameters(target)}
+    )
+    return defaults | {name: every_option(value) for name, value in given.items()}
+
+
+def _shown(default: Any) -> Any:
+    """A default as a configuration writes it; classes and functions by their dotted path."""
+    if default is inspect.Parameter.empty:
+        return "???"
+    if isinstance(default, list | tuple | set | frozenset):
+        return [_shown(item) for item in default]
+    if default is None or isinstance(default, bool | int | float | str | dict):
+        return default
+    name = getattr(default, "__qualname__", None)
+    return f"{default.__module__}.{name}" if name else str(default)
 
 
 def _needs_value(parameter: inspect.Parameter | None) -> bool:

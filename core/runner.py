@@ -67,26 +67,32 @@ def run_composed(
     options: dict[str, Any] = {}
     if verb not in VERBS:
         overrides, options = composition.split_options(overrides, config_dir)
-    config = composed(verb, overrides, config_dir)
+    config = composed(verb, overrides, config_dir, complete=not show)
     if show:
         objects = {key: value for key, value in config.items() if isinstance(value, Described)}
-        described = {key: description_of(value) for key, value in objects.items()}
-        print(yaml.safe_dump(config | described, sort_keys=False), end="")
+        shown = composition.every_option(config | {key: description_of(value) for key, value in objects.items()})
+        shown["trainer"] = composition.options_of(Trainer, config["trainer"])
+        print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
         return None
     if verb in VERBS:
         return Runner({"subcommand": verb, verb: config})
     return Runner({"subcommand": "predict", "predict": config}, verb, options)
 
 
-def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
-    """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself."""
+def composed(
+    verb: str, overrides: Sequence[str], config_dir: str | None = None, complete: bool = True
+) -> dict[str, Any]:
+    """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself.
+
+    Without `complete`, values that the user has yet to give are "???" instead of an error.
+    """
     typed, chosen = overrides, {override.split("=", 1)[0] for override in overrides}
     from_checkpoint = verb != "fit" and not chosen & {"experiment", "model", "data"}
     values: dict[str, Any] = {}
     if from_checkpoint:
         overrides, values = composition.split_values(overrides, ("model", "data"))
     config = composition.compose(overrides, config_dir)
-    tree, run_dir = composition.settled(config)
+    tree, run_dir = composition.settled(config, complete)
     named = (item.split("=", 1)[1] for item in overrides if item.startswith("experiment="))
     name = str(tree["name"] or next(named, "run"))
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
