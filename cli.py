@@ -308,10 +308,10 @@ def export(arguments: list[str]) -> None:
 
 def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
-    from .core.composition import packages
     from .core.errors import QuintetError
     from .core.overrides import value_of
     from .core.own_code import let_in_own_code
+    from .core.run_options import packages
     from .core.runner import find_checkpoint
 
     options = {}

@@ -31,7 +31,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from .errors import QuintetError, nearest
 from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
 from .records import arguments_of
-from .trusted import check_trust, resolve
+from .run_options import check_seed, packages
+from .trusted import resolve
 from .yaml_files import check_file, place_of, read_text
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -141,48 +142,6 @@ def settled(config: DictConfig, complete: bool = True) -> tuple[dict[str, Any], 
     return tree, None if run_dir is None else str(run_dir)
 
 
-SMALLEST = {  # of the Trainer's arguments, where Lightning takes any number
-    "check_val_every_n_epoch": 1,
-    "accumulate_grad_batches": 1,
-    "gradient_clip_val": 0,
-    "num_sanity_val_steps": -1,
-    "log_every_n_steps": 0,
-    "min_epochs": 0,
-    "min_steps": 0,
-}
-
-
-# Arguments of the Trainer's that are given otherwise.
-TAKEN = {"callbacks": "callbacks=GROUP", "logger": "logger=GROUP", "default_root_dir": "run_dir=FOLDER"}
-
-
-def check_trainer(arguments: Mapping[str, Any]) -> None:
-    """Raises QuintetError for a number of the Trainer's that would end in an error within the run, or in nonsense."""
-    for name, option in TAKEN.items():
-        if arguments.get(name) not in (None, True):
-            raise QuintetError(f"trainer.{name} is not taken: choose with {option}")
-    for name, smallest in SMALLEST.items():
-        if isinstance(value := arguments.get(name), int | float) and value < smallest:
-            raise QuintetError(f"trainer.{name} is {value}; give at least {smallest}")
-
-
-def packages(trust: Any) -> list[str]:
-    """The packages that `trust` names. Raises QuintetError where it is no name and no list of names."""
-    names = [] if trust is None else trust if isinstance(trust, list) else [trust]
-    for name in names:
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise QuintetError(f"trust is {name!r}; give the name of a package of yours: trust=my_package")
-    check_trust(names)
-    return names
-
-
-def check_seed(seed: Any) -> None:
-    """Raises QuintetError for what is no seed; True stands for one drawn anew, False and None for none."""
-    if seed is None or isinstance(seed, bool) or (isinstance(seed, int) and 0 <= seed < 2**32):
-        return
-    raise QuintetError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
-
-
 def plain(config: DictConfig, complete: bool = True) -> dict[str, Any]:
     """The composed configuration as plain data, interpolated. Raises QuintetError for a value still missing."""
     with _in_words():
@@ -250,7 +209,7 @@ def keep_typed(nodes: dict[str, Any], overrides: Sequence[str]) -> None:
         typed = typed_below(overrides, key) if key in ("model", "data") else {}
         target = import_class(node["class_path"], key) if typed else None
         if target is not None:
-            annotations = {parameter.name: parameter.annotation for parameter in _parameters(target)}
+            annotations = {parameter.name: parameter.annotation for parameter in parameters_of(target)}
             keep_texts(annotations, node["init_args"], typed)
 
 
@@ -294,7 +253,7 @@ def refuse_changed(given: Mapping[str, Any], recorded: Mapping[str, Any] | None,
     if not recorded:
         return
     target = resolve(recorded["class_path"], trusted)
-    defaults = {parameter.name: parameter.default for parameter in _parameters(target)}
+    defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
     for option, value in given.items():
         name = option.removeprefix("data.")
         if name not in getattr(target, "fixed", ()) or name == option:
@@ -373,7 +332,7 @@ def check_options(node: Any, path: str) -> None:
 
 def check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> None:
     """Raises QuintetError for an argument that the constructor of `target`, or of a class below, does not take."""
-    parameters = {} if target is None else {parameter.name: parameter for parameter in _parameters(target)}
+    parameters = {} if target is None else {parameter.name: parameter for parameter in parameters_of(target)}
     accepted = set(parameters)
     for name, value in arguments.items():
         if accepted and name not in accepted:
@@ -444,47 +403,13 @@ def with_own_defaults(node: Any, replaced: Any = None) -> Any:
     if "class_path" not in node:
         return {key: with_own_defaults(value) for key, value in node.items()}
     target = import_class(node["class_path"], "")
-    defaults = {parameter.name: parameter.default for parameter in _parameters(target)}
+    defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
     arguments = {key: with_own_defaults(value, defaults.get(key)) for key, value in node.get("init_args", {}).items()}
     if inspect.isclass(replaced):
-        shared = {parameter.name for parameter in _parameters(replaced)} & defaults.keys()
+        shared = {parameter.name for parameter in parameters_of(replaced)} & defaults.keys()
         own = {name: defaults[name] for name in shared if defaults[name] is not inspect.Parameter.empty}
         arguments = {name: value for name, value in own.items() if not callable(value)} | arguments
     return {"class_path": node["class_path"], "init_args": arguments}
-
-
-def every_option(node: Any) -> Any:
-    """A class_path/init_args tree with every argument of every class: its default, or ??? where it has none."""
-    if isinstance(node, list):
-        return [every_option(item) for item in node]
-    if not isinstance(node, Mapping):
-        return node
-    if "class_path" not in node:
-        return {key: every_option(value) for key, value in node.items()}
-    return {
-        "class_path": node["class_path"],
-        "init_args": options_of(import_class(node["class_path"], ""), node.get("init_args", {})),
-    }
-
-
-def options_of(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every argument of a constructor by name: as given, else its default, else ???."""
-    defaults = (
-        {} if target is None else {parameter.name: _shown(parameter.default) for parameter in _parameters(target)}
-    )
-    return defaults | {name: every_option(value) for name, value in given.items()}
-
-
-def _shown(default: Any) -> Any:
-    """A default as a configuration writes it; classes and functions by their dotted path."""
-    if default is inspect.Parameter.empty:
-        return "???"
-    if isinstance(default, list | tuple | set | frozenset):
-        return [_shown(item) for item in default]
-    if default is None or isinstance(default, bool | int | float | str | dict):
-        return default
-    name = getattr(default, "__qualname__", None)
-    return f"{default.__module__}.{name}" if name else str(default)
 
 
 def _needs_value(parameter: inspect.Parameter | None) -> bool:
@@ -494,7 +419,7 @@ def _needs_value(parameter: inspect.Parameter | None) -> bool:
     return parameter.annotation in (bool, int, float, str)
 
 
-def _parameters(target: Any) -> Iterator[inspect.Parameter]:
+def parameters_of(target: Any) -> Iterator[inspect.Parameter]:
     """What a constructor takes, and its bases where it passes `**kwargs` on."""
     constructors = (
         [base.__init__ for base in target.__mro__ if "__init__" in base.__dict__]

@@ -1,8 +1,9 @@
-"""What `quintet VERB --help` says: of the command's own verbs, and of those that tasks bring along."""
+"""What `quintet VERB --help` says of each verb, also of those that tasks bring along, and `--cfg` of all options."""
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from . import composition
 from .errors import QuintetError, nearest
@@ -109,3 +110,42 @@ def _options_of(method: object) -> Iterator[str]:
             kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
             default = "" if parameter.default is inspect.Parameter.empty else parameter.default
             yield f"{name}={'null' if default is None else default}  ({kind})"
+
+
+# --cfg
+
+
+def every_option(node: Any) -> Any:
+    """A class_path/init_args tree with every argument of every class: its default, or ??? where it has none."""
+    if isinstance(node, list):
+        return [every_option(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "class_path" not in node:
+        return {key: every_option(value) for key, value in node.items()}
+    return {
+        "class_path": node["class_path"],
+        "init_args": options_of(composition.import_class(node["class_path"], ""), node.get("init_args", {})),
+    }
+
+
+def options_of(target: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every argument of a constructor by name: as given, else its default, else ???."""
+    defaults = (
+        {}
+        if target is None
+        else {parameter.name: _shown(parameter.default) for parameter in composition.parameters_of(target)}
+    )
+    return defaults | {name: every_option(value) for name, value in given.items()}
+
+
+def _shown(default: Any) -> Any:
+    """A default as a configuration writes it; classes and functions by their dotted path."""
+    if default is inspect.Parameter.empty:
+        return "???"
+    if isinstance(default, list | tuple | set | frozenset):
+        return [_shown(item) for item in default]
+    if default is None or isinstance(default, bool | int | float | str | dict):
+        return default
+    name = getattr(default, "__qualname__", None)
+    return f"{default.__module__}.{name}" if name else str(default)

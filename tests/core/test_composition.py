@@ -317,7 +317,7 @@ def test_arguments_that_nothing_takes_are_refused_with_the_nearest(bad, complain
 
 
 def test_a_constructor_that_takes_anything_is_left_to_itself():
-    assert list(composition._arguments(Outer)) == ["depth", "width"]
+    assert [parameter.name for parameter in composition.parameters_of(Outer)] == ["depth", "width"]
     with pytest.raises(QuintetError):
         check_arguments(Outer, {"other": 1}, "model")
 

@@ -49,7 +49,7 @@ def test_every_value_is_run_and_measured(toy, capsys, monkeypatch):
     ]
     measured = json.loads((runs[1] / "summary.json").read_text())["metrics"]
     assert float(rows[1]["test/loss"]) == measured["test/loss"]
-    assert sorted(path.name for path in table.parent.iterdir()) == ["0", "1", "sweep.csv"]
+    assert sorted(path.name for path in table.parent.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv"]
     assert sys.argv == typed
     assert RUN_FOLDER not in __import__("os").environ
 
