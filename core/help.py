@@ -7,6 +7,7 @@ from typing import Any
 
 from . import composition
 from .errors import QuintetError, nearest
+from .own_code import let_in_own_code
 from .task import commands_of
 
 OPTIONS = """
@@ -96,6 +97,7 @@ def _tasks(config_dir: str | None) -> Iterator[type]:
     for name in composition.config_names("model", config_dir):
         if not name.startswith("mixer/"):
             model = composition.compose([f"model={name}"], config_dir).model
+            let_in_own_code(str(model["_target_"]))
             yield composition.import_class(model["_target_"], f"model={name}")
 
 

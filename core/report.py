@@ -1,6 +1,7 @@
 """report.html: a run on one page that needs nothing but itself: metrics, pictures, settings, what comes next."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -23,7 +24,7 @@ table { border-collapse: collapse; }
 td, th { padding: 0.15rem 0.8rem 0.15rem 0; text-align: left; vertical-align: top; }
 td { border-top: 1px solid var(--line); } td + td { overflow-wrap: anywhere; }
 .number { font-variant-numeric: tabular-nums; } .big td:last-child { font-size: 1.2rem; }
-.wide { overflow: auto; max-height: 24rem; } .wide td, .wide th { white-space: nowrap; overflow-wrap: normal; }
+.wide { overflow: auto; max-height: 24rem; } .wide td { white-space: nowrap; overflow-wrap: normal; }
 pre { background: var(--soft); padding: 0.7rem; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
 figure { margin: 1.2rem 0; overflow-x: auto; } img { max-width: 100%; background: white; border-radius: 4px; }
 figcaption { font-weight: 600; } summary { cursor: pointer; font-weight: 600; } .soft { opacity: 0.7; }
@@ -97,7 +98,8 @@ def _figure(path: Path) -> str:
 def _measured(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of metrics.csv as a table."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    # Names may be broken behind "/" and "_", so that more columns fit.
+    head = "".join("<th>" + re.sub(r"([/_])", r"\1<wbr>", escape(name)) + "</th>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td class=number>{_number(row.get(name))}</td>" for name in names) + "</tr>"
         for row in rows[-ROWS:]
