@@ -11,7 +11,7 @@
     quintet export ckpt_path=FILE format=onnx|torch_export|safetensors [output=FILE] [trust=PACKAGE]
     quintet bench kernels [operation ...] [dtype=bfloat16] [compile=false] [output=FOLDER]
 
-Errors are one or two lines; QUINTET_DEBUG=1 shows the traceback.
+More of each: quintet VERB --help. Errors are one or two lines; QUINTET_DEBUG=1 shows the traceback.
 """
 
 import os
@@ -39,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb, rest = arguments[0], arguments[1:]
     _note_warnings()
     try:
+        if "-h" in rest or "--help" in rest:
+            from .core.help import help_of
+
+            print(help_of(verb, _take_option(rest, "--config-dir")[0]))
+            return 0
         return _commands(verb, rest)(rest) or 0
     except KeyboardInterrupt:
         return 130
@@ -97,10 +102,6 @@ def _commands(verb: str, rest: Sequence[str]) -> Any:
 
 def run(verb: str, arguments: list[str]) -> int:
     """Composes and runs one verb of the Lightning CLI, or a sweep of it."""
-    if "-h" in arguments or "--help" in arguments:
-        print(__doc__.strip())
-        print("\nexperiments: quintet list experiments; every option of one: quintet fit experiment=NAME --cfg")
-        return 0
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if "-m" in arguments or "--multirun" in arguments:
         from .core.sweep import sweep
@@ -307,10 +308,10 @@ def export(arguments: list[str]) -> None:
 
 def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
-    from .core.composition import packages
     from .core.errors import QuintetError
     from .core.overrides import value_of
     from .core.own_code import let_in_own_code
+    from .core.run_options import packages
     from .core.runner import find_checkpoint
 
     options = {}

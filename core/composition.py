@@ -29,10 +29,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from .errors import QuintetError, nearest
-from .overrides import forced, keep_texts, readable, typed_below, value_of
+from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
 from .records import arguments_of
-from .trusted import check_trust, resolve
-from .yaml_files import check_file, place_of
+from .run_options import check_seed, packages
+from .trusted import resolve
+from .yaml_files import check_file, place_of, read_text
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 RUN = "{folder of this run}"  # stands for it until it is known; nobody calls a file so
@@ -45,7 +46,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         overrides: `experiment=vision/digits`, `model.lr=1e-3`, `trainer=gpu`, ...
         config_dir: the user's own folder of groups, searched before the packaged ones.
     """
-    overrides = [forced(readable(override)) for override in overrides]
+    overrides = [*_of_chosen_trainer(overrides, config_dir), *(forced(readable(override)) for override in overrides)]
     outer = GlobalHydra.instance().hydra  # set while a sweep runs
     GlobalHydra.instance().clear()
     try:
@@ -63,6 +64,22 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         raise QuintetError(f"--config-dir: a file chosen there is no configuration ({error}); give mappings") from error
     finally:
         GlobalHydra.instance().hydra = outer
+
+
+def _of_chosen_trainer(overrides: Sequence[str], config_dir: str | None) -> Iterator[str]:
+    """What a trainer that is typed (`trainer=debug`) sets beyond its defaults: it wins over what an experiment sets."""
+    for choice in (override.removeprefix("trainer=") for override in overrides if override.startswith("trainer=")):
+        folders = filter(None, (config_dir and Path(config_dir).expanduser(), CONFIG_FOLDER))
+        paths = (folder / "trainer" / f"{choice}.yaml" for folder in folders)
+        path = next((path for path in paths if path.is_file()), None)
+        content = {}
+        if path is not None:
+            check_file(path)
+            content = yaml.safe_load(read_text(path))
+        if isinstance(content, dict) and "defaults" in content:
+            for key, value in content.items():
+                if key != "defaults" and not isinstance(value, dict):
+                    yield f"++trainer.{key}={in_grammar(value)}"
 
 
 class UserFiles(FileConfigSource):
@@ -102,8 +119,10 @@ def search_first(config_dir: str | None) -> Iterator[None]:
         UserFolder.folder = before
 
 
-def settled(config: DictConfig) -> tuple[dict[str, Any], str | None]:
+def settled(config: DictConfig, complete: bool = True) -> tuple[dict[str, Any], str | None]:
     """The composed configuration as plain data with `RUN` for the run folder, and the folder that was asked for.
+
+    Without `complete`, values that are still missing are "???".
 
     Raises QuintetError for a value still missing, for one that no run is without, and for a seed that is none.
     """
@@ -112,7 +131,7 @@ def settled(config: DictConfig) -> tuple[dict[str, Any], str | None]:
             if key not in config:
                 raise QuintetError(f"{key} cannot be removed; leave it out, or give {key}=VALUE")
         run_dir, config.run_dir = config.run_dir, RUN
-    tree = plain(config)
+    tree = plain(config, complete)
     tree["trust"] = packages(tree["trust"])
     check_seed(tree["seed"])
     for key in ("callbacks", "logger"):
@@ -123,52 +142,10 @@ def settled(config: DictConfig) -> tuple[dict[str, Any], str | None]:
     return tree, None if run_dir is None else str(run_dir)
 
 
-SMALLEST = {  # of the Trainer's arguments, where Lightning takes any number
-    "check_val_every_n_epoch": 1,
-    "accumulate_grad_batches": 1,
-    "gradient_clip_val": 0,
-    "num_sanity_val_steps": -1,
-    "log_every_n_steps": 0,
-    "min_epochs": 0,
-    "min_steps": 0,
-}
-
-
-# Arguments of the Trainer's that are given otherwise.
-TAKEN = {"callbacks": "callbacks=GROUP", "logger": "logger=GROUP", "default_root_dir": "run_dir=FOLDER"}
-
-
-def check_trainer(arguments: Mapping[str, Any]) -> None:
-    """Raises QuintetError for a number of the Trainer's that would end in an error within the run, or in nonsense."""
-    for name, option in TAKEN.items():
-        if arguments.get(name) not in (None, True):
-            raise QuintetError(f"trainer.{name} is not taken: choose with {option}")
-    for name, smallest in SMALLEST.items():
-        if isinstance(value := arguments.get(name), int | float) and value < smallest:
-            raise QuintetError(f"trainer.{name} is {value}; give at least {smallest}")
-
-
-def packages(trust: Any) -> list[str]:
-    """The packages that `trust` names. Raises QuintetError where it is no name and no list of names."""
-    names = [] if trust is None else trust if isinstance(trust, list) else [trust]
-    for name in names:
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise QuintetError(f"trust is {name!r}; give the name of a package of yours: trust=my_package")
-    check_trust(names)
-    return names
-
-
-def check_seed(seed: Any) -> None:
-    """Raises QuintetError for what is no seed; True stands for one drawn anew, False and None for none."""
-    if seed is None or isinstance(seed, bool) or (isinstance(seed, int) and 0 <= seed < 2**32):
-        return
-    raise QuintetError(f"seed is {seed}; give a whole number from 0 to {2**32 - 1}")
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
+def plain(config: DictConfig, complete: bool = True) -> dict[str, Any]:
     """The composed configuration as plain data, interpolated. Raises QuintetError for a value still missing."""
     with _in_words():
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
 
 
 @contextmanager
@@ -232,7 +209,7 @@ def keep_typed(nodes: dict[str, Any], overrides: Sequence[str]) -> None:
         typed = typed_below(overrides, key) if key in ("model", "data") else {}
         target = import_class(node["class_path"], key) if typed else None
         if target is not None:
-            annotations = {parameter.name: parameter.annotation for parameter in _parameters(target)}
+            annotations = {parameter.name: parameter.annotation for parameter in parameters_of(target)}
             keep_texts(annotations, node["init_args"], typed)
 
 
@@ -276,7 +253,7 @@ def refuse_changed(given: Mapping[str, Any], recorded: Mapping[str, Any] | None,
     if not recorded:
         return
     target = resolve(recorded["class_path"], trusted)
-    defaults = {parameter.name: parameter.default for parameter in _parameters(target)}
+    defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
     for option, value in given.items():
         name = option.removeprefix("data.")
         if name not in getattr(target, "fixed", ()) or name == option:
@@ -355,7 +332,7 @@ def check_options(node: Any, path: str) -> None:
 
 def check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> None:
     """Raises QuintetError for an argument that the constructor of `target`, or of a class below, does not take."""
-    parameters = {} if target is None else {parameter.name: parameter for parameter in _parameters(target)}
+    parameters = {} if target is None else {parameter.name: parameter for parameter in parameters_of(target)}
     accepted = set(parameters)
     for name, value in arguments.items():
         if accepted and name not in accepted:
@@ -426,10 +403,10 @@ def with_own_defaults(node: Any, replaced: Any = None) -> Any:
     if "class_path" not in node:
         return {key: with_own_defaults(value) for key, value in node.items()}
     target = import_class(node["class_path"], "")
-    defaults = {parameter.name: parameter.default for parameter in _parameters(target)}
+    defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
     arguments = {key: with_own_defaults(value, defaults.get(key)) for key, value in node.get("init_args", {}).items()}
     if inspect.isclass(replaced):
-        shared = {parameter.name for parameter in _parameters(replaced)} & defaults.keys()
+        shared = {parameter.name for parameter in parameters_of(replaced)} & defaults.keys()
         own = {name: defaults[name] for name in shared if defaults[name] is not inspect.Parameter.empty}
         arguments = {name: value for name, value in own.items() if not callable(value)} | arguments
     return {"class_path": node["class_path"], "init_args": arguments}
@@ -442,7 +419,7 @@ def _needs_value(parameter: inspect.Parameter | None) -> bool:
     return parameter.annotation in (bool, int, float, str)
 
 
-def _parameters(target: Any) -> Iterator[inspect.Parameter]:
+def parameters_of(target: Any) -> Iterator[inspect.Parameter]:
     """What a constructor takes, and its bases where it passes `**kwargs` on."""
     constructors = (
         [base.__init__ for base in target.__mro__ if "__init__" in base.__dict__]

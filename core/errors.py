@@ -106,6 +106,7 @@ _WORDS = (
         r"`(\w+)Accelerator` can not run on your system",
         lambda name: f"there is no {name} device here; add trainer.accelerator=cpu",
     ),
+    (r"Neither `(\w+)` nor `\w+` is available", lambda name: f"this needs the package {name}: pip install {name}"),
     (r"Requirement '([\w-]+).*?' not met", lambda name: f"this needs the package {name}: pip install {name}"),
 )
 

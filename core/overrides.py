@@ -4,6 +4,7 @@
 are names and paths (`name`, `run_dir`, `ckpt_path`, `output`, ...) are text whatever they look like.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -105,6 +106,13 @@ def typed_below(overrides: Sequence[str], node: str) -> dict[str, str]:
 def literal(text: str) -> str:
     """Text in quotes as Hydra's grammar reads it, with nothing in it interpolated."""
     return QuotedString(re.sub(r"(\\*)\$\{", r"\1\1\\${", text), Quote.single).with_quotes()
+
+
+def in_grammar(value: Any) -> str:
+    """A number, text, null or list of them as Hydra's grammar reads it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(in_grammar, value))}]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _read(override: str) -> Override | None:

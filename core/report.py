@@ -1,6 +1,7 @@
 """report.html: a run on one page that needs nothing but itself: metrics, pictures, settings, what comes next."""
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,15 +17,23 @@ FIRST = ("predictions", "forecasts", "learning_curves")  # pictures before all o
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
+* { box-sizing: border-box; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+h1 { font-size: 1.4rem; margin-bottom: 0; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; }
 td, th { padding: 0.15rem 0.8rem 0.15rem 0; text-align: left; vertical-align: top; }
-td { border-top: 1px solid var(--line); overflow-wrap: anywhere; } .number { font-variant-numeric: tabular-nums; }
-.big td:last-child { font-size: 1.2rem; } .wide { overflow-x: auto; max-height: 24rem; }
-pre { background: var(--soft); padding: 0.7rem; overflow-x: auto; border-radius: 4px; }
-figure { margin: 1.2rem 0; } img { max-width: 100%; background: white; border-radius: 4px; }
+td { border-top: 1px solid var(--line); } td + td { overflow-wrap: anywhere; }
+.number { font-variant-numeric: tabular-nums; } .big td:last-child { font-size: 1.2rem; }
+.wide { overflow: auto; max-height: 24rem; } .wide td { white-space: nowrap; overflow-wrap: normal; }
+pre { background: var(--soft); padding: 0.7rem; border-radius: 4px; white-space: pre-wrap; overflow-wrap: anywhere; }
+figure { margin: 1.2rem 0; overflow-x: auto; } img { max-width: 100%; background: white; border-radius: 4px; }
 figcaption { font-weight: 600; } summary { cursor: pointer; font-weight: 600; } .soft { opacity: 0.7; }
+@media (max-width: 600px) {
+  body { margin: 1rem auto; } img { max-width: none; width: 640px; }
+  .facts td { display: block; padding-right: 0; } .facts td:first-child { font-weight: 600; }
+  .facts td + td { border: 0; }
+}
+@media print { .wide { overflow: visible; max-height: none; } .wide table { font-size: 9px; } }
 """
 
 
@@ -57,14 +66,14 @@ def write_report(
     parts += [_figure(path) for path in pictures_of(folder)]
     if about:
         rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in about)
-        parts.append(f"<h2>The checkpoint</h2><table>{rows}</table>")
+        parts.append(f"<h2>The checkpoint</h2><table class=facts>{rows}</table>")
     if measured := read_metrics(folder / "metrics.csv"):
         parts.append(f"<h2>While training</h2><div class=wide>{_measured(measured)}</div>")
     if settings:
         parts.append(f"<details><summary>Settings</summary><pre>{escape(settings)}</pre></details>")
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
         f"<body>{chr(10).join(parts)}</body></html>\n"
     )
     path = folder / FILE
@@ -89,7 +98,8 @@ def _figure(path: Path) -> str:
 def _measured(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of metrics.csv as a table."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    # Names may be broken behind "/" and "_", so that more columns fit.
+    head = "".join("<th>" + re.sub(r"([/_])", r"\1<wbr>", escape(name)) + "</th>" for name in names)
     body = "".join(
         "<tr>" + "".join(f"<td class=number>{_number(row.get(name))}</td>" for name in names) + "</tr>"
         for row in rows[-ROWS:]

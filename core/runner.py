@@ -31,6 +31,7 @@ from .data import DataModule
 from .described import Described, description_of, packages_of
 from .errors import QuintetError, nearest, told_of
 from .files import written_whole
+from .help import every_option, options_of
 from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
 from .overrides import typed_below
 from .own_code import let_in_own_code
@@ -48,6 +49,7 @@ from .run_folder import (
     write_summary,
 )
 from .run_lock import locked
+from .run_options import check_seed, check_trainer
 from .show import facts_of
 from .task import Task, commands_of, refuse_other_data, restored_task
 from .trusted import resolve
@@ -67,26 +69,32 @@ def run_composed(
     options: dict[str, Any] = {}
     if verb not in VERBS:
         overrides, options = composition.split_options(overrides, config_dir)
-    config = composed(verb, overrides, config_dir)
+    config = composed(verb, overrides, config_dir, complete=not show)
     if show:
         objects = {key: value for key, value in config.items() if isinstance(value, Described)}
-        described = {key: description_of(value) for key, value in objects.items()}
-        print(yaml.safe_dump(config | described, sort_keys=False), end="")
+        shown = every_option(config | {key: description_of(value) for key, value in objects.items()})
+        shown["trainer"] = options_of(Trainer, config["trainer"])
+        print(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), end="")
         return None
     if verb in VERBS:
         return Runner({"subcommand": verb, verb: config})
     return Runner({"subcommand": "predict", "predict": config}, verb, options)
 
 
-def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None) -> dict[str, Any]:
-    """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself."""
+def composed(
+    verb: str, overrides: Sequence[str], config_dir: str | None = None, complete: bool = True
+) -> dict[str, Any]:
+    """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself.
+
+    Without `complete`, values that the user has yet to give are "???" instead of an error.
+    """
     typed, chosen = overrides, {override.split("=", 1)[0] for override in overrides}
     from_checkpoint = verb != "fit" and not chosen & {"experiment", "model", "data"}
     values: dict[str, Any] = {}
     if from_checkpoint:
         overrides, values = composition.split_values(overrides, ("model", "data"))
     config = composition.compose(overrides, config_dir)
-    tree, run_dir = composition.settled(config)
+    tree, run_dir = composition.settled(config, complete)
     named = (item.split("=", 1)[1] for item in overrides if item.startswith("experiment="))
     name = str(tree["name"] or next(named, "run"))
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
@@ -104,7 +112,7 @@ def composed(verb: str, overrides: Sequence[str], config_dir: str | None = None)
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
-    composition.check_trainer(nodes["trainer"])
+    check_trainer(nodes["trainer"])
     for key in ("model", "data") if not objects else ():
         if not isinstance(nodes[key], Mapping) or "class_path" not in nodes[key]:
             raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
@@ -267,7 +275,7 @@ class Runner(LightningCLI):
         """Nothing: what a checkpoint describes is read in `before_instantiate_classes`, with its own errors."""
 
     def _set_seed(self) -> None:
-        composition.check_seed(self._get(self.config, "seed_everything"))
+        check_seed(self._get(self.config, "seed_everything"))
         super()._set_seed()
 
     def before_instantiate_classes(self) -> None:

@@ -1,12 +1,15 @@
 """Sweeps: `quintet fit -m model.lr=1e-3,3e-4` runs every combination through Hydra's sweepers and launchers."""
 
+import csv
 import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hydra import main as hydra_main
 from hydra.core.hydra_config import HydraConfig
@@ -73,8 +76,9 @@ def _job(config: DictConfig) -> None:
     folder = Path(job.runtime.output_dir)
     overrides = [str(override) for override in job.overrides.task]
     user_folders = [source.path for source in job.runtime.config_sources if source.provider == "user"]
-    with written_whole(folder / "overrides.json", replace=True, remedy=REMEDY) as partial:
-        partial.write_text(json.dumps(overrides), encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    with written_whole(_job_file(folder), replace=True, remedy=REMEDY) as partial:
+        partial.write_text(json.dumps({"overrides": overrides, "folder": folder.name}), encoding="utf-8")
     # Lightning would otherwise start further processes in Hydra's own grammar.
     HydraConfig.instance().cfg = None
     os.environ.pop(RUN_FOLDER, None)
@@ -89,28 +93,58 @@ def _job(config: DictConfig) -> None:
         if os.environ.get("QUINTET_DEBUG") == "1":
             raise
         print(f"error: run {folder.name} ({' '.join(overrides)}): {one_line(error)}", file=sys.stderr)
+        if not (folder / "checkpoints").exists():  # refused before it trained
+            shutil.rmtree(folder)
     finally:
         sys.argv = typed
         HydraConfig.instance().cfg = whole
         os.environ.pop(RUN_FOLDER, None)
 
 
+def _job_file(folder: Path) -> Path:
+    """Where a run leaves what it was asked for until the table of all runs is made."""
+    return folder.parent / f"run_{folder.name}.json"
+
+
 def _print_table(folder: Path) -> int:
-    """A table of the runs of a sweep: what varied, and what the test measured. Returns 1 where a run has no result."""
-    runs = sorted((path for path in folder.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-    rows = [(run, _read(run / "overrides.json", []), _read(run / "summary.json", None)) for run in runs]
-    common = set.intersection(*(set(overrides) for _, overrides, _ in rows)) if rows else set()
-    metrics = sorted({key for _, _, summary in rows if summary for key in summary["metrics"]})
+    """A table of the runs of a sweep, printed and written as sweep.csv: what differs, and what the test measured.
+
+    Returns 1 where a run has no result.
+    """
+    files = sorted(folder.glob("run_*.json"), key=lambda path: int(path.stem.removeprefix("run_")))
+    jobs = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    summaries = [_summary(folder / job["folder"] / "summary.json") for job in jobs]
+    rows = list(_rows(jobs, summaries))
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if rows:
+        with written_whole(folder / "sweep.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    for path in files:
+        path.unlink()
     table = Table(title=str(folder))
-    for column in ("run", "varied", *metrics):
+    for column in columns:
         table.add_column(column)
-    for run, overrides, summary in rows:
-        varied = " ".join(item.lstrip("+") for item in overrides if item not in common)
-        measured = [f"{summary['metrics'][key]:.4f}" for key in metrics] if summary else ["failed"]
-        table.add_row(run.name, varied, *measured)
+    for row in rows:
+        cells = (row.get(column, "") for column in columns)
+        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells))
     Console(markup=False).print(table)
-    return 0 if rows and all(summary for _, _, summary in rows) else 1
+    return 0 if jobs and all(summaries) else 1
 
 
-def _read(path: Path, default: object) -> object:
-    return json.loads(path.read_text()) if path.is_file() else default
+def _rows(jobs: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    """One row a run: its number, the options in which the runs differ, whether it ended, and what was measured."""
+    typed = [dict(override.lstrip("+").partition("=")[::2] for override in job["overrides"]) for job in jobs]
+    keys = list(dict.fromkeys(key for options in typed for key in options))
+    varied = [key for key in keys if len({options.get(key) for options in typed}) > 1]
+    metrics = sorted({key for summary in summaries if summary for key in summary["metrics"]})
+    for job, options, summary in zip(jobs, typed, summaries):
+        row = {"run": job["folder"], **{key: options.get(key, "") for key in varied}}
+        row["result"] = "done" if summary else "failed"
+        measured = summary["metrics"] if summary else {}
+        yield row | {key: measured.get(key, "") for key in metrics}
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 from torch import nn
 
@@ -227,11 +228,37 @@ def test_another_model_than_the_checkpoint_s_is_refused_on_resuming(toy, toy_run
 
 
 def test_help_and_version(capsys):
-    for typed in ([], ["-h"], ["--help"], ["help"], ["fit", "-h"]):
+    for typed in ([], ["-h"], ["--help"], ["help"]):
         assert main(typed) == 0
         assert capsys.readouterr().out.startswith("The command `quintet`")
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("quintet 0.")
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "list", "pull", "inspect", "show", "export", "bench"])
+def test_every_verb_has_help_of_its_own(verb, capsys):
+    for option in ("-h", "--help"):
+        assert main([verb, "x=1", option]) == 0
+        assert capsys.readouterr().out.startswith(f"quintet {verb} ")
+
+
+def test_commands_of_tasks_have_help_from_their_methods(toy, capsys):
+    assert main(["weigh", "--help", *USER]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("quintet weigh ckpt_path=FILE ")
+    assert "PointClassifier: Writes the norm of the first layer's weights." in shown
+    assert "  digits=2  (int)" in shown
+    assert main(["weig", "--help", *USER]) == 1
+    assert "no command is called 'weig'; nearest: weigh" in capsys.readouterr().err
+
+
+def test_every_option_is_shown_with_its_default_and_without_asking_for_files(toy, capsys):
+    assert main(["fit", "data=points", "model=points", "--cfg", *USER]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert shown["data"]["init_args"] == {"root": "???", "noise": 0.1, "batch_size": 8, "num_workers": 0, "seed": 0}
+    assert shown["model"]["init_args"]["net"] == "toy_points.SmallNet"
+    assert shown["trainer"]["accumulate_grad_batches"] == 1
+    assert {"lr", "warmup", "weight_decay", "freeze"} <= set(shown["model"]["init_args"])
 
 
 def test_the_configuration_of_a_run_is_shown_on_request(toy, capsys):

@@ -133,6 +133,15 @@ def test_the_user_s_folder_may_be_in_their_home(toy, monkeypatch):
     assert compose(["experiment=points"], "~/configs").data._target_ == "toy_points.Points"
 
 
+def test_a_trainer_that_is_typed_wins_over_the_experiment_s_values(toy):
+    trainer = composed("fit", ["experiment=points", "trainer=debug"], "configs")["trainer"]
+    assert (trainer["max_epochs"], trainer["limit_train_batches"], trainer["detect_anomaly"]) == (1, 2, True)
+    assert composed("fit", ["experiment=points"], "configs")["trainer"]["max_epochs"] == 3
+    typed = ["experiment=points", "trainer.max_epochs=2", "trainer=debug"]
+    assert composed("fit", typed, "configs")["trainer"]["max_epochs"] == 2
+    assert composed("fit", ["experiment=points", "trainer=cpu"], "configs")["trainer"]["max_epochs"] == 3
+
+
 def test_a_value_may_be_added_where_the_file_does_not_list_it(toy):
     config = compose(["experiment=points", "model.warmup=0.5", "trainer.accumulate_grad_batches=2"], "configs")
     assert (config.model.warmup, config.trainer.accumulate_grad_batches) == (0.5, 2)
@@ -308,7 +317,7 @@ def test_arguments_that_nothing_takes_are_refused_with_the_nearest(bad, complain
 
 
 def test_a_constructor_that_takes_anything_is_left_to_itself():
-    assert list(composition._arguments(Outer)) == ["depth", "width"]
+    assert [parameter.name for parameter in composition.parameters_of(Outer)] == ["depth", "width"]
     with pytest.raises(QuintetError):
         check_arguments(Outer, {"other": 1}, "model")
 

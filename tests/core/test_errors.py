@@ -61,6 +61,10 @@ def test_an_error_without_a_message_is_named():
             ModuleNotFoundError("Requirement 'torch_xla>=1.13' not met. HINT: ..."),
             "this needs the package torch_xla: pip",
         ),
+        (
+            ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available. Try `pip install`ing either."),
+            "this needs the package tensorboard: pip install tensorboard",
+        ),
         (RuntimeError("No supported gpu backend found!"), "there is no GPU here; add trainer.accelerator=cpu"),
         (
             RuntimeError("Early stopping conditioned on metric `val/los` which is not available. Pass in: `val/loss`"),

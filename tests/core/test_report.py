@@ -154,3 +154,9 @@ def test_data_without_a_test_part_have_a_report_too(toy, capsys, monkeypatch):
     text = (toy / "here" / "report.html").read_text()
     assert "Measured in the end" not in text
     assert "quintet predict ckpt_path=here/checkpoints/best.ckpt" in text
+
+
+def test_names_of_many_measures_may_be_broken_so_that_their_columns_fit(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/balanced_accuracy\n0,1,0.5\n")
+    page = write_report(tmp_path, "a", {}, []).read_text(encoding="utf-8")
+    assert "<th>val/<wbr>balanced_<wbr>accuracy</th>" in page

@@ -1,5 +1,6 @@
 """Sweeps: every combination runs, and a table says what each measured."""
 
+import csv
 import json
 import sys
 
@@ -37,9 +38,18 @@ def test_every_value_is_run_and_measured(toy, capsys, monkeypatch):
     for run, rate in zip(runs, ("0.01", "0.03"), strict=True):
         measured = json.loads((run / "summary.json").read_text())["metrics"]
         assert (run / "checkpoints" / "best.ckpt").is_file()
-        assert f"model.lr={rate}" in shown
+        assert rate in shown
         assert f"{measured['test/loss']:.4f}" in shown
-    assert "experiment=points" not in shown.split("varied")[-1]  # what all share is left out
+    assert "experiment" not in shown.split("model.lr")[-1]  # what all share is left out
+    (table,) = (toy / "runs" / "points").glob("sweep_*/sweep.csv")
+    rows = list(csv.DictReader(table.open()))
+    assert [(row["run"], row["model.lr"], row["result"]) for row in rows] == [
+        ("0", "0.01", "done"),
+        ("1", "0.03", "done"),
+    ]
+    measured = json.loads((runs[1] / "summary.json").read_text())["metrics"]
+    assert float(rows[1]["test/loss"]) == measured["test/loss"]
+    assert sorted(path.name for path in table.parent.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv"]
     assert sys.argv == typed
     assert RUN_FOLDER not in __import__("os").environ
 
@@ -52,7 +62,12 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(toy, capsys):
     assert line.endswith("model.lr is -1.0; it lies between 0 and inf")
     assert "Traceback" not in captured.err
     assert "failed" in captured.out
-    assert [(run / "summary.json").is_file() for run in folders(toy)] == [False, True]
+    assert [run.name for run in folders(toy)] == ["1"]  # what was refused leaves no folder, but stands in the table
+    (table,) = (toy / "runs" / "points").glob("sweep_*/sweep.csv")
+    assert [(row["model.lr"], row["result"]) for row in csv.DictReader(table.open())] == [
+        ("-1", "failed"),
+        ("0.03", "done"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from quintet.cli import _written, main
+from quintet.core.composition import config_names, config_summary
 from quintet.core.errors import QuintetError
 from quintet.core.runner import build_data, composed
 
@@ -196,3 +197,16 @@ def test_in_lightning_s_own_grammar_each_kind_that_an_option_takes_is_named(toy,
 def test_pictures_of_data_go_nowhere_but_into_a_folder(mine, output):
     with pytest.raises(QuintetError, match=f"^cannot write {output}.*give another output=FOLDER$"):
         list(_written([("classes", Figure())], Path(output), Path("points")))
+
+
+# In a pipe
+
+
+def test_a_list_in_a_pipe_is_never_cut(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert main(["list", "experiments"]) == 0
+    shown = capsys.readouterr().out
+    for name in config_names("experiment"):
+        (line,) = [line for line in shown.splitlines() if f" {name} " in line]
+        assert config_summary("experiment", name) in line
+    assert "…" not in shown
