@@ -103,14 +103,15 @@ def test_a_step_that_is_none(frequency):
         SeriesData(table(HOURS), frequency=frequency).usable()
 
 
-def test_offsets_where_the_stamps_have_none():
+def test_windows_and_splits_that_do_not_fit_the_stamps(tmp_path):
     with pytest.raises(QuintetError, match="offset from UTC"):
         _ = SeriesData(table(HOURS), split={"val": "2024-01-08T00:00+02:00"}).rows
     data = AnomalyData(table(HOURS), windows=[["2024-01-02T00:00+01:00", "2024-01-03"]])
     with pytest.raises(QuintetError, match="offset from UTC"):
         _ = data.truth
+    (tmp_path / "windows.json").write_text('{"x.csv": 5}')
     with pytest.raises(QuintetError, match=r"data\.windows"):
-        _ = AnomalyData(table(HOURS), windows={"x.csv": 5}).truth
+        _ = AnomalyData(table(HOURS, tmp_path / "x.csv"), windows=tmp_path / "windows.json").truth
 
 
 # Dates that read two ways

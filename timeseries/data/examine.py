@@ -281,7 +281,7 @@ def _numbers_rows(name: str, column: pd.Series) -> bool:
         return False
     values = column.to_numpy(dtype=np.float64)
     steps, again = np.diff(values), values[1:] == values[0]
-    return steps[0] > 0 and bool((np.isclose(steps, steps[0]) | again).all())
+    return bool(steps[0] > 0 and (np.isclose(steps, steps[0]) | again).all())
 
 
 def _numbers(source: Source, names: Iterable[str], found: Examination) -> np.ndarray:

@@ -38,7 +38,7 @@ def readings(numbers: pd.Series) -> list[str]:
     if low >= 20_000 and high <= 80_000:
         found.append(EXCEL)
     for name, unit in UNITS.items():
-        if _at(low, unit) >= EARLIEST and _at(high, unit) <= LATEST:
+        if _at(float(low), unit) >= EARLIEST and _at(float(high), unit) <= LATEST:
             found.append(name)
     return found
 
