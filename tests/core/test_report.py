@@ -11,7 +11,7 @@ from quintet.cli import main
 from quintet.core import report
 from quintet.core.report import pictures_of, write_report
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "wbr"}
 
 
 class Page(HTMLParser):
@@ -56,7 +56,7 @@ def written(folder, **given):
 def test_a_page_holds_metrics_pictures_settings_and_commands(folder):
     page = Page(written(folder, about=[("task", "Toy")], settings="lr: 0.1"))
     text = " ".join(page.text)
-    for part in ("a run", "test/loss", "0.2500", "quintet predict x", "Toy", "lr: 0.1", "val/loss", "0.51234"):
+    for part in ("a run", "test/loss", "0.2500", "quintet predict x", "Toy", "lr: 0.1", "val/ loss", "0.51234"):
         assert part in text
     sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     stored = [(folder / "pictures" / f"{name}.png").read_bytes() for name in ("predictions", "learning_curves")]
