@@ -30,12 +30,12 @@ from quintet.core.composition import (
     split_values,
     substitute_run,
 )
+from quintet.core.configuration import check_types, composed
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
 from quintet.core.records import build
 from quintet.core.registry import list_mixers, mixer_class
-from quintet.core.runner import check_types, composed
 
 PACKAGED = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 

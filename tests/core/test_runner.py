@@ -13,10 +13,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from quintet.cli import main
 from quintet.core.composition import RUN
+from quintet.core.configuration import composed
 from quintet.core.errors import QuintetError
+from quintet.core.inspection import build_data
 from quintet.core.metrics_file import read_metrics
 from quintet.core.run_folder import RUN_FOLDER
-from quintet.core.runner import build_data, composed, run_composed
+from quintet.core.runner import run_composed
 from quintet.core.task import RECORD, load_task
 
 EXPERIMENT = ["fit", "experiment=points", "--config-dir", "configs"]
