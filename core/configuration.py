@@ -35,9 +35,10 @@ def composed(
     if from_checkpoint:
         overrides, values = composition.split_values(overrides, ("model", "data"))
     config = composition.compose(overrides, config_dir)
+    if "name" in config and config.name is None:  # loggers are called by it too
+        config.name = next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
     tree, run_dir = composition.settled(config, complete)
-    named = (item.split("=", 1)[1] for item in overrides if item.startswith("experiment="))
-    name = str(tree["name"] or next(named, "run"))
+    name = str(tree["name"] or "run")
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
     let_in_own_code(tree, tree["trust"])
@@ -49,7 +50,9 @@ def composed(
     elif verb != "fit" and tree["ckpt_path"]:
         path = find_checkpoint(tree["ckpt_path"], name)
         _, given = composition.split_values(overrides, ("data",))
-        composition.refuse_changed(given, record_of(read_checkpoint(path), path).get("data"), tree["trust"])
+        target = composition.import_class(tree["data"]["_target_"], "data") if tree.get("data") else None
+        if target is not None:
+            composition.refuse_changed(given, target, record_of(read_checkpoint(path), path).get("data"))
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
@@ -93,7 +96,6 @@ def restored_objects(
     record = dict(record_of(checkpoint, path))
     if not record.get("data"):
         raise QuintetError(f"{path} was trained without a quintet data module: choose one with data=GROUP")
-    composition.refuse_changed(values, record["data"], trusted)
     given: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
     for key, value in values.items():
         part, name = key.split(".", 1)
@@ -101,6 +103,8 @@ def restored_objects(
     whole = {}
     for part, key in (("model", "task"), ("data", "data")):
         target = resolve(record[key]["class_path"], trusted)
+        if part == "data":
+            composition.refuse_changed(values, target, record["data"])
         record[key], whole[part] = composition.replaced_arguments(
             part, target, record[key], given[part], typed_below(typed, part)
         )
