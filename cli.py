@@ -237,7 +237,7 @@ def inspect_data(arguments: list[str]) -> int:
 
     from .core.console import Console
     from .core.errors import QuintetError
-    from .core.runner import build_data
+    from .core.inspection import build_data
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if not arguments or "=" in arguments[0]:
@@ -308,11 +308,11 @@ def export(arguments: list[str]) -> None:
 
 def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
+    from .core.configuration import find_checkpoint
     from .core.errors import QuintetError
     from .core.overrides import value_of
     from .core.own_code import let_in_own_code
     from .core.run_options import packages
-    from .core.runner import find_checkpoint
 
     options = {}
     for argument in arguments:

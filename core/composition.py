@@ -30,9 +30,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from .errors import QuintetError, nearest
 from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
-from .records import arguments_of
 from .run_options import check_seed, packages
-from .trusted import resolve
 from .yaml_files import check_file, place_of, read_text
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -225,6 +223,8 @@ def replaced_arguments(
         given: values by option, `root` or `backbone.dim`.
         typed: the text of some of them, for arguments that take text and not what Hydra's grammar read.
     """
+    from .records import arguments_of  # imports torch, which listing names does without
+
     parser, whole, tree = ArgumentParser(exit_on_error=False), {}, {part: copy.deepcopy(dict(node))}
     types, _ = arguments_of(target)
     for option, value in given.items():
@@ -242,17 +242,16 @@ def replaced_arguments(
     return tree[part], {name: built[f"{part}.{name}"] for name in whole}
 
 
-def refuse_changed(given: Mapping[str, Any], recorded: Mapping[str, Any] | None, trusted: Iterable[str] = ()) -> None:
+def refuse_changed(given: Mapping[str, Any], target: Any, recorded: Mapping[str, Any] | None) -> None:
     """Raises QuintetError where an option was typed that a trained model decides on, with another value.
 
     Args:
         given: values by option, `data.image_size`, as they were typed.
-        recorded: the node of the data module that the model was trained with; its class lists such options as `fixed`.
-        trusted: packages whose classes the checkpoint may ask for.
+        target: the class of the data module, which lists such options as `fixed`.
+        recorded: the node of the data module that the model was trained with.
     """
-    if not recorded:
+    if not recorded or recorded["class_path"].rsplit(".", 1)[-1] != target.__name__:
         return
-    target = resolve(recorded["class_path"], trusted)
     defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
     for option, value in given.items():
         name = option.removeprefix("data.")
@@ -338,7 +337,8 @@ def check_arguments(target: Any, arguments: Mapping[str, Any], path: str) -> Non
         if accepted and name not in accepted:
             raise QuintetError(f"{path}.{name}: {target.__name__} has no option '{name}'; {nearest(name, accepted)}")
         if value is None and _needs_value(parameters.get(name)):
-            raise QuintetError(f"{path}.{name} is null, which {target.__name__} does not take; give it a value")
+            remedy = "add monitor=val/loss" if name == "monitor" else "give it a value"
+            raise QuintetError(f"{path}.{name} is null, which {target.__name__} does not take; {remedy}")
         check_options(value, f"{path}.{name}")
 
 
@@ -420,7 +420,8 @@ def _needs_value(parameter: inspect.Parameter | None) -> bool:
 
 
 def parameters_of(target: Any) -> Iterator[inspect.Parameter]:
-    """What a constructor takes, and its bases where it passes `**kwargs` on."""
+    """What a constructor takes, and its bases where it passes `**kwargs` on; a name once, as the class has it."""
+    seen: set[str] = set()
     constructors = (
         [base.__init__ for base in target.__mro__ if "__init__" in base.__dict__]
         if inspect.isclass(target)
@@ -428,7 +429,9 @@ def parameters_of(target: Any) -> Iterator[inspect.Parameter]:
     )
     for constructor in filter(inspect.isroutine, constructors):
         parameters = inspect.signature(constructor).parameters.values()
-        yield from (p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self")
+        named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
+        yield from (parameter for parameter in named if parameter.name not in seen)
+        seen |= {parameter.name for parameter in named}
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return
 

@@ -5,6 +5,7 @@ that come from data (paths of images, ids of a table) places below one folder, `
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import shutil
@@ -39,6 +40,7 @@ def written_whole(
     done = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_behind(path)
         yield partial
         if not replace:
             refuse_existing(path)
@@ -55,6 +57,25 @@ def written_whole(
         if made and not done:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # empty where the file was not kept
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Removes what processes that were killed while they wrote the same file have left beside it."""
+    for partial in path.parent.glob(f".partial.*.{glob.escape(path.name)}"):
+        number = partial.name.split(".")[2]
+        if number.isdigit() and not _is_running(int(number)):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _reach_disk(path: Path) -> None:

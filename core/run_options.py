@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import QuintetError
-from .trusted import check_trust
 
 SMALLEST = {  # of the Trainer's arguments, where Lightning takes any number
     "check_val_every_n_epoch": 1,
@@ -37,7 +36,10 @@ def packages(trust: Any) -> list[str]:
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise QuintetError(f"trust is {name!r}; give the name of a package of yours: trust=my_package")
-    check_trust(names)
+    if names:
+        from .trusted import check_trust  # imports torch, which listing names does without
+
+        check_trust(names)
     return names
 
 

@@ -1,31 +1,30 @@
 """Runs one verb: the Lightning CLI with quintet's run folder, checkpoints and closing summary."""
 
 import contextlib
-import inspect
 import logging
 import os
 import shlex
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import OmegaConf
 from rich.table import Table
 from torch import Tensor
 
 from . import composition
 from .checkpoint_io import AtomicCheckpointIO
+from .configuration import VERBS, composed, find_checkpoint
 from .console import Console
 from .data import DataModule
 from .described import Described, description_of, packages_of
@@ -33,33 +32,27 @@ from .errors import QuintetError, nearest, told_of
 from .files import written_whole
 from .help import every_option, options_of
 from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
-from .overrides import typed_below
-from .own_code import let_in_own_code
 from .pretrained import read_checkpoint
-from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
+from .records import record_of, restore_description, restore_origin
 from .report import write_report
 from .run_folder import (
     REMEDY,
     RUN_FOLDER,
     given_run_folder,
-    last_checkpoint,
     new_output_folder,
     new_run_folder,
     run_folder_of,
     write_summary,
 )
 from .run_lock import locked
-from .run_options import check_seed, check_trainer
+from .run_options import check_seed
 from .show import facts_of
-from .task import Task, commands_of, refuse_other_data, restored_task
-from .trusted import resolve
+from .task import Task, commands_of, refuse_other_data
 from .yaml_files import bound_jsonargparse
 
 # jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
 # tensors are values.
 register_type(Tensor, Tensor.tolist, torch.tensor)
-
-VERBS = ("fit", "validate", "test")  # the Lightning CLI's; every other is a command of the task a checkpoint holds
 
 
 def run_composed(
@@ -79,121 +72,6 @@ def run_composed(
     if verb in VERBS:
         return Runner({"subcommand": verb, verb: config})
     return Runner({"subcommand": "predict", "predict": config}, verb, options)
-
-
-def composed(
-    verb: str, overrides: Sequence[str], config_dir: str | None = None, complete: bool = True
-) -> dict[str, Any]:
-    """The Lightning CLI's configuration for a verb, from overrides and, after `fit`, from the checkpoint itself.
-
-    Without `complete`, values that the user has yet to give are "???" instead of an error.
-    """
-    typed, chosen = overrides, {override.split("=", 1)[0] for override in overrides}
-    from_checkpoint = verb != "fit" and not chosen & {"experiment", "model", "data"}
-    values: dict[str, Any] = {}
-    if from_checkpoint:
-        overrides, values = composition.split_values(overrides, ("model", "data"))
-    config = composition.compose(overrides, config_dir)
-    tree, run_dir = composition.settled(config, complete)
-    named = (item.split("=", 1)[1] for item in overrides if item.startswith("experiment="))
-    name = str(tree["name"] or next(named, "run"))
-    if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
-        raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
-    let_in_own_code(tree, tree["trust"])
-    objects: dict[str, Any] = {}
-    if from_checkpoint:
-        path = find_checkpoint(tree["ckpt_path"], name)
-        objects = restored_objects(read_checkpoint(path), path, values, tree["trust"], typed)
-        tree |= {"model": None, "data": None}
-    elif verb != "fit" and tree["ckpt_path"]:
-        path = find_checkpoint(tree["ckpt_path"], name)
-        _, given = composition.split_values(overrides, ("data",))
-        composition.refuse_changed(given, record_of(read_checkpoint(path), path).get("data"), tree["trust"])
-    nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
-    nodes["trainer"] = nodes["trainer"]["init_args"]
-    composition.check_arguments(Trainer, nodes["trainer"], "trainer")
-    check_trainer(nodes["trainer"])
-    for key in ("model", "data") if not objects else ():
-        if not isinstance(nodes[key], Mapping) or "class_path" not in nodes[key]:
-            raise QuintetError(f"no {key} is chosen: add experiment=NAME (quintet list experiments) or {key}=NAME")
-        composition.check_options(nodes[key], key)
-    if not objects:
-        composition.keep_typed(nodes, typed)
-        for key in ("model", "data"):
-            nodes[key] = composition.with_own_defaults(nodes[key])
-    for key in ("callbacks", "logger"):
-        # `callbacks.progress=null` switches one off.
-        named = {label: node for label, node in composition.class_path_form(tree.get(key) or {}).items() if node}
-        if nodes["trainer"].get("enable_progress_bar") is False:
-            named.pop("progress", None)
-        for label, node in named.items():
-            if not isinstance(node, Mapping) or "class_path" not in node:
-                known = [other for other in named if other != label]
-                raise QuintetError(f"{key}.{label} is not configured here; {nearest(label, known)}")
-        composition.check_options(named, key)
-        nodes["trainer"][key] = list(named.values())
-    return {
-        "seed_everything": tree["seed"],
-        **(nodes | objects),
-        "ckpt_path": tree["ckpt_path"] and str(tree["ckpt_path"]),
-        "name": name,
-        "run_dir": run_dir,
-        "trust": tree["trust"],
-    }
-
-
-def restored_objects(
-    checkpoint: dict[str, Any], path: Path, values: Mapping[str, Any], trusted: Sequence[str], typed: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The task and the data module that a checkpoint describes, with the user's `model.*` and `data.*` in place.
-
-    They are built here and handed on as objects: nothing of a checkpoint is left for a library to resolve.
-    """
-    record = dict(record_of(checkpoint, path))
-    if not record.get("data"):
-        raise QuintetError(f"{path} was trained without a quintet data module: choose one with data=GROUP")
-    composition.refuse_changed(values, record["data"], trusted)
-    given: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
-    for key, value in values.items():
-        part, name = key.split(".", 1)
-        given[part][name] = value
-    whole = {}
-    for part, key in (("model", "task"), ("data", "data")):
-        target = resolve(record[key]["class_path"], trusted)
-        record[key], whole[part] = composition.replaced_arguments(
-            part, target, record[key], given[part], typed_below(typed, part)
-        )
-    task = restored_task(checkpoint | {RECORD: record}, path, whole["model"], trusted)
-    data = restored(lambda: build_node(record["data"], DataModule, whole["data"], path, trusted), path, record)
-    return {"model": task, "data": data}
-
-
-def _needs_training(verb: str, model: dict[str, Any] | None) -> bool:
-    """Whether a verb waits for a checkpoint; the commands of a task that has nothing to learn do not."""
-    task_type = composition.import_class(model["_target_"], "model") if model and verb not in VERBS else None
-    if task_type is None:
-        return True
-    known = commands_of(task_type)
-    if verb not in known:
-        raise QuintetError(f"no command is called '{verb}'; {nearest(verb, [*VERBS, *known])}")
-    return task_type.needs_training
-
-
-def check_types(config: dict[str, Any]) -> None:
-    """Raises what a run would for values of the wrong type, without building anything."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Task, "model")
-    parser.add_subclass_arguments(DataModule, "data")
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False)
-    parser.parse_object({key: config[key] for key in ("model", "data", "trainer")})
-
-
-def find_checkpoint(given: str, name: str) -> Path:
-    """Path of a checkpoint given as a path or as `last`. Raises QuintetError where there is none."""
-    path = last_checkpoint(name) if str(given) == "last" else Path(given)
-    if not path.is_file():
-        raise QuintetError(f"ckpt_path: no file {path}")
-    return path
 
 
 class Runner(LightningCLI):
@@ -491,64 +369,6 @@ def _quieten_lightning() -> None:
         "in eval mode at the start of training",  # frozen normalization is meant to be
     ):
         warnings.filterwarnings("ignore", message=f"(?s).*{message}.*")
-
-
-def build_data(path: str, overrides: Sequence[str], config_dir: str | None = None) -> DataModule:
-    """The data module for a path of the user's: the one `data=GROUP` names, else the first that recognises the path.
-
-    Raises QuintetError where none does: with the reason of the one whose format it is, if it knows one.
-    """
-    if not Path(path).is_file() and not Path(path).is_dir():
-        if Path(path).exists():
-            raise QuintetError(f"{path} is no regular file and no folder; copy what it gives into a file")
-        raise QuintetError(f"no file or folder {path}")
-    chosen = [item.split("=", 1)[1] for item in overrides if item.startswith("data=")]
-    rest, values = composition.split_values([item for item in overrides if not item.startswith("data=")], ("data",))
-    if rest:
-        raise QuintetError(f"quintet inspect does not understand '{rest[0]}'; it takes data=GROUP and data.key=value")
-    options = {key.split(".")[1] for key in values}
-    group = chosen[0] if chosen else _group_of(Path(path), options, config_dir)
-    config = composition.compose([f"data={group}"], config_dir)
-    data_type = composition.import_class(config.data._target_, "data")
-    given = {f"data.{data_type.files or 'root'}": path, **values}
-    for key in OmegaConf.missing_keys(config) & given.keys():
-        OmegaConf.update(config, key, "given")
-    node = composition.class_path_form(composition.plain(config)["data"])
-    for key, value in given.items():  # afterwards: nothing in them is interpolated
-        composition.set_value({"data": node}, key, composition.class_path_form(value))
-    composition.check_options(node, "data")
-    composition.keep_typed({"data": node}, overrides)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(DataModule, "data")
-    return parser.instantiate(parser.parse_object({"data": node})).data
-
-
-def _group_of(path: Path, options: set[str], config_dir: str | None) -> str:
-    """The data group whose module recognises a path, or else one that reads its format and takes the options."""
-    groups = composition.config_names("data", config_dir)
-    recognised: list[str] = []
-    reading: list[str] = []
-    reason: QuintetError | None = None
-    for group in groups:
-        config = composition.compose([f"data={group}"], config_dir)
-        let_in_own_code(str(config.data._target_))
-        data_type = composition.import_class(config.data._target_, "data")
-        taken = options <= set(inspect.signature(data_type.__init__).parameters)
-        try:
-            if data_type.recognises(path):
-                if taken:
-                    return group
-                recognised.append(group)
-        except QuintetError as error:
-            reason = reason or error
-        if data_type.reads(path) and taken:
-            reading.append(group)
-    if recognised or (options and reading):
-        return [*recognised, *reading][0]
-    if reason is not None:
-        raise reason
-    named = f"; it could be {' or '.join(reading)}" if reading else ""
-    raise QuintetError(f"no data module recognises {path}{named}; name one with data=GROUP: {', '.join(groups)}")
 
 
 def _typed(path: Path) -> str:

@@ -17,12 +17,13 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from . import composition
+from .configuration import check_types, composed
 from .console import Console
 from .errors import QuintetError, one_line
 from .files import written_whole
 from .overrides import forced, literal, parsed, readable
 from .run_folder import REMEDY, RUN_FOLDER
-from .runner import check_types, composed, run_composed
+from .runner import run_composed
 
 
 def sweep(verb: str, overrides: list[str], config_dir: str | None = None) -> int:

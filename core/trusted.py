@@ -62,7 +62,7 @@ def resolve(path: Any, trusted: Iterable[str] = ()) -> Any:
     trusted = tuple(trusted)
     if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path):
         raise QuintetError(f"the file asks for {path!r}, which names no class")
-    own = path.split(".")[0] in trusted
+    own = _is_below(path, trusted)
     if not own and not is_trusted(path):
         raise QuintetError(f"the file asks for {path}, which is not part of quintet{_remedy(path)}")
     module, _, name = path.rpartition(".")
@@ -70,7 +70,7 @@ def resolve(path: Any, trusted: Iterable[str] = ()) -> Any:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise QuintetError(f"the file asks for {path}, which cannot be imported here: {error}") from None
-    if own and _home(found).split(".")[0] in trusted and (inspect.isclass(found) or inspect.isroutine(found)):
+    if own and _is_below(f"{_home(found)}.", trusted) and (inspect.isclass(found) or inspect.isroutine(found)):
         return found
     if is_trusted(path) and (_is_class(found) or _is_function(found, path)):
         return found
@@ -80,10 +80,14 @@ def resolve(path: Any, trusted: Iterable[str] = ()) -> Any:
 def check_trust(packages: Any) -> None:
     """Raises QuintetError where what is to be trusted is not a list of packages of the user's own."""
     for package in packages if isinstance(packages, list | tuple) else [packages]:
-        if not isinstance(package, str) or not package.isidentifier():
+        if not isinstance(package, str) or not all(part.isidentifier() for part in package.split(".")):
             raise QuintetError(f"trust={package}: give the name of a package or module of yours, such as trust=my_nets")
-        if package in sys.stdlib_module_names or package in LIBRARIES:
+        if package.split(".")[0] in (*sys.stdlib_module_names, *LIBRARIES):
             raise QuintetError(f"trust={package}: {package} is no code of yours; trust names your own packages")
+
+
+def _is_below(path: str, packages: Iterable[str]) -> bool:
+    return any(path.startswith(f"{package}.") for package in packages)
 
 
 def _remedy(path: str) -> str:

@@ -30,12 +30,12 @@ from quintet.core.composition import (
     split_values,
     substitute_run,
 )
+from quintet.core.configuration import check_types, composed
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
 from quintet.core.records import build
 from quintet.core.registry import list_mixers, mixer_class
-from quintet.core.runner import check_types, composed
 
 PACKAGED = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 
@@ -186,7 +186,7 @@ def test_a_value_that_is_still_missing_is_asked_for(toy):
 
 def test_a_broken_file_of_the_user_s_is_said_in_one_line(toy):
     (toy / "configs" / "trainer" / "mine.yaml").write_text("accelerator: [cpu\n")
-    with pytest.raises(Exception, match="while parsing"):
+    with pytest.raises(Exception, match=r"mine\.yaml, line 2: "):
         compose(["trainer=mine"], "configs")
 
 

@@ -153,7 +153,7 @@ def test_evaluation_sees_every_sample_exactly_once_on_any_number_of_processes(st
 def test_fewer_samples_than_processes_are_refused():
     data = on_rank(NumberData({"val": 1}, batch_size=2), 0, 2)
     data.prepare(("val",))
-    with pytest.raises(QuintetError, match=r"1 val samples cannot be shared by 2 processes; use trainer.devices=1"):
+    with pytest.raises(QuintetError, match=r"the val part has 1 samples for 2 processes; give fewer trainer.devices"):
         data.val_dataloader()
 
 

@@ -552,7 +552,7 @@ def test_a_record_that_names_something_else_is_refused(checkpoint, name, place):
 def test_a_record_of_something_that_is_no_task_is_refused(checkpoint):
     _, path = checkpoint
     change = lambda content: content[RECORD].update(task={"class_path": "torch.nn.ReLU", "init_args": {}})  # noqa: E731
-    with pytest.raises(QuintetError, match="describes a ReLU, not a task"):
+    with pytest.raises(QuintetError, match=r"describes a torch\.nn\.ReLU, not a Task"):
         load_task(edited(path, change))
 
 

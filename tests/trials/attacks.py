@@ -24,11 +24,11 @@ import pandas as pd
 import torch
 
 from quintet.cli import main
+from quintet.core.configuration import restored_objects
 from quintet.core.described import description_of, to_json
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import read_checkpoint
 from quintet.core.records import RECORD, arguments_of
-from quintet.core.runner import restored_objects
 from quintet.core.sealing import digest_of
 from quintet.core.task import load_task
 from quintet.timeseries.data import SeriesData

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
-from quintet.core.runner import build_data
+from quintet.core.inspection import build_data
 from quintet.timeseries import SeriesData
 
 
