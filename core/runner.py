@@ -107,8 +107,10 @@ def composed(
         tree |= {"model": None, "data": None}
     elif verb != "fit" and tree["ckpt_path"]:
         path = find_checkpoint(tree["ckpt_path"], name)
-        _, given = composition.split_values(overrides, ("data",))
-        composition.refuse_changed(given, record_of(read_checkpoint(path), path).get("data"), tree["trust"])
+        _, given = composition.split_values(overrides, ("model", "data"))
+        record = record_of(read_checkpoint(path), path)
+        composition.refuse_changed(given, record.get("task"), "model", tree["trust"])
+        composition.refuse_changed(given, record.get("data"), "data", tree["trust"])
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
@@ -152,7 +154,8 @@ def restored_objects(
     record = dict(record_of(checkpoint, path))
     if not record.get("data"):
         raise QuintetError(f"{path} was trained without a quintet data module: choose one with data=GROUP")
-    composition.refuse_changed(values, record["data"], trusted)
+    composition.refuse_changed(values, record["task"], "model", trusted)
+    composition.refuse_changed(values, record["data"], "data", trusted)
     given: dict[str, dict[str, Any]] = {"model": {}, "data": {}}
     for key, value in values.items():
         part, name = key.split(".", 1)
