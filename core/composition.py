@@ -242,23 +242,29 @@ def replaced_arguments(
     return tree[part], {name: built[f"{part}.{name}"] for name in whole}
 
 
-def refuse_changed(given: Mapping[str, Any], target: Any, recorded: Mapping[str, Any] | None) -> None:
+def refuse_changed(given: Mapping[str, Any], target: Any, recorded: Mapping[str, Any] | None, part: str) -> None:
     """Raises QuintetError where an option was typed that a trained model decides on, with another value.
 
     Args:
         given: values by option, `data.image_size`, as they were typed.
-        target: the class of the data module, which lists such options as `fixed`.
-        recorded: the node of the data module that the model was trained with.
+        target: the class that is built, which lists such options as `fixed`.
+        recorded: the node that the model was trained with.
+        part: "model" or "data", of which the node is.
     """
     if not recorded or recorded["class_path"].rsplit(".", 1)[-1] != target.__name__:
         return
     defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
+    trained_with = defaults | dict(recorded.get("init_args", {}))
     for option, value in given.items():
-        name = option.removeprefix("data.")
-        if name not in getattr(target, "fixed", ()) or name == option:
+        name, *below = option.removeprefix(f"{part}.").split(".")
+        if name not in getattr(target, "fixed", ()) or not option.startswith(f"{part}."):
             continue
-        trained = recorded.get("init_args", {}).get(name, defaults.get(name))
-        if _spelled(value) != _spelled(trained):
+        trained = trained_with.get(name)
+        for key in below:
+            trained = trained.get("init_args", trained).get(key) if isinstance(trained, Mapping) else None
+        if isinstance(trained, Mapping) and isinstance(value, Mapping) and trained_with.get("pretrained"):
+            trained = {key: trained.get(key) for key in value}  # sizes that the weights brought were never typed
+        if _spelled(class_path_form(value)) != _spelled(trained):
             raise QuintetError(
                 f"{option}={value}: the model was trained with {option}={trained}, which its checkpoint keeps; "
                 "leave the option out, or train with it"

@@ -49,10 +49,12 @@ def composed(
         tree |= {"model": None, "data": None}
     elif verb != "fit" and tree["ckpt_path"]:
         path = find_checkpoint(tree["ckpt_path"], name)
-        _, given = composition.split_values(overrides, ("data",))
-        target = composition.import_class(tree["data"]["_target_"], "data") if tree.get("data") else None
-        if target is not None:
-            composition.refuse_changed(given, target, record_of(read_checkpoint(path), path).get("data"))
+        _, given = composition.split_values(overrides, ("model", "data"))
+        record = record_of(read_checkpoint(path), path)
+        for part, key in (("model", "task"), ("data", "data")):
+            chosen_class = composition.import_class(tree[part]["_target_"], part) if tree.get(part) else None
+            if chosen_class is not None:
+                composition.refuse_changed(given, chosen_class, record.get(key), part)
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
@@ -103,8 +105,7 @@ def restored_objects(
     whole = {}
     for part, key in (("model", "task"), ("data", "data")):
         target = resolve(record[key]["class_path"], trusted)
-        if part == "data":
-            composition.refuse_changed(values, target, record["data"])
+        composition.refuse_changed(values, target, record[key], part)
         record[key], whole[part] = composition.replaced_arguments(
             part, target, record[key], given[part], typed_below(typed, part)
         )

@@ -94,6 +94,10 @@ class Task(Described, L.LightningModule):
     description_type: ClassVar[type]
     needs_training: ClassVar[bool] = True
     """False for a task whose commands run without a checkpoint."""
+    fixed: ClassVar[frozenset[str]] = frozenset(
+        {"backbone", "backbone_arguments", "mixer", "lora_rank", "lora_alpha", "lora_targets"}
+    )
+    """Arguments that weights were trained with and mean nothing without: a checkpoint brings them; see `DataModule`."""
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ import torch
 
 from quintet.cli import main
 from quintet.core.checkpoint_io import AtomicCheckpointIO
+from quintet.core.composition import refuse_changed
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError, QuintetWarning
 from quintet.core.export import write_safetensors
@@ -24,8 +25,8 @@ from quintet.core.pretrained import read_checkpoint
 from quintet.core.records import RECORD
 from quintet.core.sealing import digest_of
 from quintet.core.task import load_task
+from quintet.timeseries import AnomalyDetector, Forecaster
 from quintet.timeseries.data import SeriesData
-from quintet.timeseries.tasks import Forecaster
 
 ATTACKS = Path(__file__).with_name("attacks.py")
 
@@ -301,6 +302,11 @@ def test_escape_sequences_of_a_file_are_written_out(here, capsys):
         ("data.target=[price]", "data.target=['price']: the model was trained with data.target=None"),
         ("data.period=5", "data.period=5: the model was trained with data.period=None"),
         ("data.horizon=3", "data.horizon=3: this model was trained with data.horizon=6"),
+        ("model.backbone=patchtst", "model.backbone=patchtst: the model was trained with model.backbone=itransformer"),
+        # The same weights would give the same numbers other names.
+        ("model.quantiles=[0.5]", "model.quantiles=[0.5]: the model was trained with model.quantiles=None"),
+        ("model.distribution=student_t", "the model was trained with model.distribution=None"),
+        ("model.lora_alpha=9", "the model was trained with model.lora_alpha=None"),
     ],
 )
 @pytest.mark.parametrize("route", [[], ["experiment=timeseries/series"]])
@@ -314,3 +320,28 @@ def test_options_that_a_checkpoint_decides_on_are_refused_where_they_differ(here
 def test_options_that_say_what_the_checkpoint_does_are_accepted(here):
     given = ["data.scale=standard", "data.horizon=6", "data.batch_size=7", "callbacks.progress=null"]
     assert main(["validate", "ckpt_path=good.ckpt", "data.path=series.csv", *given]) == 0
+
+
+@pytest.mark.parametrize("route", [[], ["experiment=timeseries/series", "data.context=24", "data.horizon=6"]])
+def test_how_attention_is_split_is_the_weights_own(here, capsys, route):
+    arguments = "model.backbone_arguments={dim: 8, depth: 1, num_heads: 2}"  # of the same shapes
+    assert main(["validate", "ckpt_path=good.ckpt", "data.path=series.csv", arguments, *route]) == 1
+    assert "which its checkpoint keeps" in capsys.readouterr().err
+
+
+def test_part_of_an_option_that_differs_is_refused(here, capsys):
+    for heads, code in ((2, 1), (1, 0)):
+        given = [f"model.backbone_arguments.num_heads={heads}", "callbacks.progress=null"]
+        assert main(["validate", "ckpt_path=good.ckpt", "data.path=series.csv", *given]) == code
+
+
+@pytest.mark.parametrize("option", ["level=0.5", "threshold=pot", "smoothing=3", "score_by=reconstruction"])
+def test_a_threshold_that_is_kept_has_the_options_it_came_from(option):
+    name, value = option.split("=")
+    task = AnomalyDetector()
+    with pytest.raises(QuintetError, match=f"model.{name}={value}: the model was trained with"):
+        refuse_changed(
+            {f"model.{name}": value}, {"class_path": "quintet.timeseries.tasks.anomaly.AnomalyDetector"}, "model"
+        )
+    kept = {f"model.{name}": task.constructor_arguments.get(name, getattr(task, {"threshold": "rule"}.get(name, name)))}
+    refuse_changed(kept, recorded, "model")

@@ -474,3 +474,105 @@ def test_a_test_says_which_part_it_is_of(tmp_path, capsys):
     everything.adopt(data.description())
     everything.setup("test")
     assert capsys.readouterr().out == ""
+
+
+# What masks say beside their first band, frame or palette
+
+
+def mask_of(place):
+    ids = np.zeros((32, 40), np.uint8)
+    ids[8 : 20 + place, 10:25] = 1
+    return ids
+
+
+def folder_of(root, write):
+    (root / "masks").mkdir(parents=True)
+    for place in range(6):
+        photograph(root / "images" / f"{place}.png", place)
+        write(root / "masks" / f"{place}", mask_of(place), place)
+    return MaskFolder(root, num_workers=0).examination
+
+
+def coloured(path, ids, place, colours):
+    image = Image.fromarray(ids, mode="P")
+    image.putpalette(colours)
+    image.save(path.with_suffix(".png"))
+
+
+def first_fault(root, write):
+    faults = folder_of(root, write).faults
+    assert faults
+    return f"{faults[0].what}; {faults[0].remedy}"
+
+
+def test_two_bands_are_not_one_mask(tmp_path):
+    def one_hot(path, ids, place):
+        np.save(path.with_suffix(".npy"), np.stack([1 - ids, ids]))
+
+    assert "2 bands that differ" in first_fault(tmp_path, one_hot)
+
+
+def test_bands_behind_the_third_are_looked_at(tmp_path):
+    def late(path, ids, place):
+        np.save(path.with_suffix(".npy"), np.stack([ids, ids, ids, 0 * ids, 1 - ids], axis=-1))
+
+    assert "5 bands that differ" in first_fault(tmp_path, late)
+
+
+def test_transparency_that_says_nothing_and_that_does(tmp_path):
+    def opaque(path, ids, place):
+        np.save(path.with_suffix(".npy"), np.stack([ids, ids, ids, 0 * ids + 255], axis=-1))
+
+    def hidden(path, ids, place):
+        alpha = np.where(np.arange(40) < 15, 0, 255).astype(np.uint8)[None].repeat(32, 0)
+        Image.fromarray(np.stack([ids * 255, ids * 255, ids * 255, alpha], axis=-1)).save(path.with_suffix(".png"))
+
+    def cut_out(path, ids, place):
+        Image.fromarray(np.stack([ids * 255] * 4, axis=-1)).save(path.with_suffix(".png"))
+
+    assert folder_of(tmp_path / "a", opaque).ids == [0, 1]
+    assert "transparent" in first_fault(tmp_path / "b", hidden)
+    assert not (found := folder_of(tmp_path / "c", cut_out)).faults
+    assert found.ids == [0, 255]
+
+
+def test_frames_of_one_size_are_not_one_mask(tmp_path):
+    def frames(size):
+        def write(path, ids, place):
+            more = Image.fromarray(ids * 255).resize(size)
+            Image.fromarray(ids * 255).save(path.with_suffix(".tif"), save_all=True, append_images=[more])
+
+        return write
+
+    assert "2 frames" in first_fault(tmp_path / "a", frames((40, 32)))
+    assert not folder_of(tmp_path / "b", frames((20, 16))).faults
+
+
+def test_a_colour_has_one_number_in_all_palettes(tmp_path):
+    def renumbered(path, ids, place):
+        black, red = [0, 0, 0], [255, 0, 0]
+        coloured(path, *((1 - ids, place, red + black) if place % 2 else (ids, place, black + red)))
+
+    def other_colours(path, ids, place):
+        coloured(path, ids, place, [0, 0, 0, 255, 0, 10 * place])
+
+    words = first_fault(tmp_path / "a", renumbered)
+    assert "palettes that differ: the colour (255, 0, 0) is 1 in masks/0.png and 0 in masks/1.png" in words
+    assert not folder_of(tmp_path / "b", other_colours).faults
+    named = MaskFolder(tmp_path / "a", classes=["nothing", "thing"], num_workers=0)
+    assert not named.examination.faults
+    seen = MaskFolder(tmp_path / "a", threshold=20, num_workers=0).examination
+    assert not seen.faults
+
+
+def test_void_of_sixteen_bits_is_asked_about(tmp_path):
+    def deep(path, ids, place):
+        ids = ids.astype(np.uint16)
+        ids[0] = 65535
+        Image.fromarray(ids).save(path.with_suffix(".png"))
+
+    assert "data.ignore_index=65535" in first_fault(tmp_path / "a", deep)
+    for given, ids in ((65535, [0, 1]), (None, [0, 1, 65535])):
+        found = MaskFolder(tmp_path / "a", ignore_index=given, num_workers=0).examination
+        assert found.ids == ids
+        assert not found.faults

@@ -490,3 +490,95 @@ def test_one_step_of_one_channel(tmp_path, monkeypatch, precision):
     observed = dict(zip(HOURS, values))
     assert [observed[stamp] for stamp in written["date"]] == written["truth"].tolist()
     assert read("a.csv").frame["a"].tolist() == values.tolist()
+
+
+# What is called a stamp and cannot be read, and what pandas reads as one that it is not
+
+
+def frame_of(name, stamps):
+    stamps = list(stamps)
+    return pd.DataFrame({name: stamps, "a": NUMBERS[: len(stamps), 1], "b": NUMBERS[: len(stamps), 1] % 7})
+
+
+UNREAD = {
+    "iso weeks": ("date", [f"2023-W{week:02d}" for week in range(1, 53)]),
+    "year and week": ("week", [2023 * 100 + week for week in range(1, 53)]),
+    "year and day": ("date", [2024000 + day for day in range(1, 200)]),
+    "decimal years": ("time", [round(2000 + month / 12, 3) for month in range(120)]),
+    "decimal years, called otherwise": ("decimal_date", [round(2000 + month / 12, 3) for month in range(120)]),
+    "days since 4713 BC": ("jd", [2460310.5 + day for day in range(100)]),
+    "quarters": ("quarter", [f"Q{number % 4 + 1} {2000 + number // 4}" for number in range(40)]),
+    "fiscal periods": ("period", [f"FY{2000 + number // 12}P{number % 12 + 1:02d}" for number in range(48)]),
+    "a zone's name": ("timestamp", [f"{stamp:%Y-%m-%d %H:%M} EST" for stamp in HOURS[:40]]),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_a_column_of_stamps_that_cannot_be_read_is_no_target_and_not_left_out(kind):
+    frame = frame_of(*UNREAD[kind])
+    assert "which is read as no date" in fault_of(SeriesData(frame))
+    assert SeriesData(frame, target=["a"]).usable().channels == ["a"]
+
+
+def test_stamps_of_a_long_table_that_cannot_be_read():
+    one = frame_of("date", [f"{stamp:%Y-%m-%d} EST" for stamp in DAYS[:40]])
+    long = pd.concat([one.assign(unique_id="x"), one.assign(unique_id="y")])
+    assert "which is read as no date" in fault_of(SeriesData(long))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("time", [number / 10 for number in range(100)]),
+        ("time_ms", [20 * number for number in range(100)]),
+        ("day", ["Mon", "Tue", "Wed", "Thu", "Fri"] * 20),
+        ("weekday", [number % 7 for number in range(100)]),
+        ("load", [2000 + number**2 for number in range(100)]),
+    ],
+)
+def test_columns_that_only_count_or_repeat_are_not_asked_about(name, values):
+    assert not SeriesData(frame_of(name, values)).examination.faults
+
+
+@pytest.mark.parametrize("stamps", [[f"{s:%b-%y}" for s in pd.date_range("2024-01", periods=12, freq="MS")], None])
+def test_months_without_a_year_are_not_of_the_year_one(stamps):
+    frame = frame_of("month", stamps or [f"{s:%B}" for s in pd.date_range("2024-01", periods=12, freq="MS")])
+    assert "would be the year 1" in fault_of(SeriesData(frame))
+    if stamps:
+        assert SeriesData(frame, time_format="%b-%y").usable().series[0].stamps[-1] == pd.Timestamp("2024-12-01")
+
+
+@pytest.mark.parametrize("clock", ["%H:%M", "%H:%M:%S", "%I:%M %p"])
+def test_times_of_day_are_not_of_the_day_on_which_they_are_read(clock):
+    frame = frame_of("time", [f"{stamp:{clock}}" for stamp in HOURS[:24]])
+    assert "a time of day without a date" in fault_of(SeriesData(frame))
+
+
+@pytest.mark.parametrize("first", ["2024-01-01,5", "5,01.02.2024 00:00", "1.5,2", "3,2e5,1.25"])
+def test_a_table_without_a_header_does_not_lose_its_first_row(tmp_path, first):
+    (tmp_path / "a.csv").write_text("\n".join([first] * 30))
+    with pytest.raises(QuintetError, match="no header"):
+        read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("header", ["0,1", "x,2020-01-31", "1990,1991", "date,0.5"])
+def test_numbers_and_dates_may_be_names(tmp_path, header):
+    (tmp_path / "a.csv").write_text("\n".join([header, *["5,6"] * 30]))
+    assert list(read(tmp_path / "a.csv").frame.columns) == header.split(",")
+
+
+@pytest.mark.parametrize("nothing", [-9999, -999.0, 99999, -99.99])
+def test_numbers_that_stand_for_nothing_are_said(nothing):
+    values = np.sin(np.arange(100.0)) * 5 + 12
+    values[[3, 40, 41]] = nothing
+    said = " ".join(SeriesData(pd.DataFrame({"date": HOURS[:100], "a": values})).usable().remarks)
+    assert "in 3 rows, far from all others" in said
+    honest = np.where(values == nothing, 9, values)
+    assert not SeriesData(pd.DataFrame({"date": HOURS[:100], "a": honest})).usable().remarks
+
+
+def test_whole_numbers_that_are_rounded_are_said():
+    values = np.arange(100, dtype=np.int64) * 3
+    for start, said in ((2**53 + 1, True), (2**52, False)):
+        remarks = SeriesData(pd.DataFrame({"date": HOURS[:100], "a": values + start})).usable().remarks
+        assert any("rounded" in remark for remark in remarks) is said

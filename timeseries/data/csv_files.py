@@ -18,6 +18,8 @@ MISSING = frozenset(
     ["#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL"]
 )
 MISSING |= {"NaN", "NAN", "None", "n/a", "nan", "null"}
+NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
+DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d\d.*)?"
 PADDED = r'(?:^|[{separator}"])\s*0\d+(?=[{separator}"\r]|$)'  # a whole number that begins with 0
 
 
@@ -31,6 +33,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     text = text_of(path)
     names, separator = header_of(text)
     _refuse_repeated(path, names)
+    _refuse_no_header(path, names)
     options = {"sep": separator, "skipinitialspace": True, "keep_default_na": False, "na_values": [""]}
     with warnings.catch_warnings():
         # Said of cells that stand behind the last column of the header and would be dropped.
@@ -98,6 +101,16 @@ def _refuse_repeated(path: Path, names: list[str]) -> None:
         if name and name in seen:
             raise QuintetError(f"{path} has several columns called '{name}'; give each a name of its own")
         seen.add(name)
+
+
+def _refuse_no_header(path: Path, names: list[str]) -> None:
+    """Raises QuintetError where the first line is a row: a date beside a number, or numbers with a point alone."""
+    numbers = [name for name in names if re.fullmatch(NUMBER, name)]
+    dated = any(re.fullmatch(DATE, name) for name in names)
+    if numbers and (dated or (len(numbers) == len(names) and any("." in name for name in names))):
+        raise QuintetError(
+            f"{path} has no header: its first line is '{', '.join(names[:4])}', a row of values; name the columns there"
+        )
 
 
 def _without_marks(column: pd.Series) -> pd.Series:

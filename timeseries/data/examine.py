@@ -10,6 +10,7 @@ import pandas as pd
 from ...core.data import Fault
 from ...core.errors import QuintetError, nearest
 from ..models.covariates import ROLES
+from .doubts import doubtful_numbers, unread_time
 from .files import Source
 from .stamps import find_time, grid_of, infer_frequency, parse_stamps, shown
 
@@ -143,6 +144,8 @@ def examine(source: Source, reading: Reading, demanded: bool = False) -> Examina
         found.faults += faults
     else:
         refuse_unused(reading)
+        if reading.target is None and (doubt := unread_time(source)):
+            found.faults.append(doubt)
         found.remarks.append("no column holds dates: rows are numbered in their order (data.time names one)")
     groups = _groups(source, identifiers, found)
     if found.faults or not names:
@@ -299,6 +302,7 @@ def _numbers(source: Source, names: Iterable[str], found: Examination) -> np.nda
             at = int(np.isinf(values).argmax())
             found.faults.append(Fault(source.row(at), f"has an infinite number in '{name}'", "correct it or empty it"))
         columns.append(values)
+        found.remarks += doubtful_numbers(name, column, values)
     return np.stack(columns, axis=1) if columns else np.zeros((len(source.frame), 0))
 
 

@@ -16,6 +16,8 @@ from .stamp_formats import CERTAIN, EXCEL, UNITS, check_format, implausible, of_
 DATE_NAMES = ("date", "datetime", "timestamp", "time", "ds", "stamp", "day", "week", "month", "year")
 PARTS = ("year", "quarter", "month", "day", "hour", "minute", "second")
 OFFSET = r"(Z|[+-]\d\d:?\d\d)$"  # how a stamp ends that names its offset from UTC
+EARLIEST_YEAR = 1000  # of dates in words; an earlier one is a day or a short year that was taken for a year
+CLOCK = r"\d{1,2}:\d\d(:\d\d([.,]\d+)?)?( ?[AaPp][Mm])?"  # to which pandas adds the day on which it is read
 PROBED = 20  # rows by which a column is recognised
 
 # Steps of a frequency in the season that people expect of it.
@@ -128,6 +130,10 @@ def parse_stamps(
                 return None, [fault]
         else:
             text = column.astype(str).str.strip()
+            if time_format is None and (clock := text.str.fullmatch(CLOCK)).any():
+                at = int(clock.argmax())
+                what = f"has '{text.iloc[at]}' in '{name}', a time of day without a date"
+                return None, [Fault(source.row(at), what, "write the date before it, in the same column")]
             if fault := _mixed_zones(source, name, text, zone) or (
                 _several_orders(source, name, text) if time_format is None else None
             ):
@@ -136,6 +142,10 @@ def parse_stamps(
     except (ValueError, OverflowError, TypeError):
         return None, [_unreadable(source, name, column.astype(str) if text is None else text, time_format)]
     stamps = pd.DatetimeIndex(stamps)
+    if text is not None and time_format is None and len(stamps) and stamps.year.min() < EARLIEST_YEAR:
+        at = int((stamps.year < EARLIEST_YEAR).argmax())
+        what = f"has '{column.iloc[at]}' in '{name}', which would be the year {stamps.year[at]}"
+        return None, [Fault(source.row(at), what, "give the format of all as data.time_format, e.g. %b-%y for Jan-24")]
     if zone:
         try:
             stamps = (

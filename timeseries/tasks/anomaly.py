@@ -107,6 +107,7 @@ class AnomalyDetector(Task):
     """
 
     description_type: ClassVar[type] = SeriesDescription
+    fixed: ClassVar[frozenset[str]] = Task.fixed | {"score_by", "threshold", "level", "risk", "smoothing"}
 
     def __init__(
         self,

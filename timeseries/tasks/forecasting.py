@@ -93,6 +93,7 @@ class Forecaster(Task):
     """
 
     description_type: ClassVar[type] = SeriesDescription
+    fixed: ClassVar[frozenset[str]] = Task.fixed | {"quantiles", "distribution"}
 
     def __init__(
         self,

@@ -139,7 +139,7 @@ def classes_of(
     void_open = ignored_ids is None and 255 in pixels and not binary
     proven = void_open and void_is_proven(pixels, names)
     ignored = [255] if proven else list(ignored_ids or [])
-    if doubt := doubt_about_ids(masks, root, names, void_open and not proven):
+    if doubt := doubt_about_ids(masks, root, names, void_open and not proven, ignored_ids is not None):
         return Classes([], [], ignored, [doubt])
     if binary:
         if names and len(names) != 2:

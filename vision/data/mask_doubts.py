@@ -14,6 +14,7 @@ from .masks import MaskFacts
 from .scan import ImageFacts, relative
 
 VOID = 255
+DEEP_VOID = 65535  # what is void, or a class, in masks of 16 bits
 IGNORED_AT_MOST = 0.01  # share of pixels that may be void without being asked for
 GRAYS = 10  # values from which masks of dark and bright were drawn with soft edges
 ENDS = (16, 239)  # the last dark and the first bright value of such masks, whose compression moves both
@@ -54,7 +55,7 @@ def _in_a_row(values: Sequence[int]) -> bool:
 
 
 def doubt_about_ids(
-    masks: Mapping[Path, MaskFacts], root: Path, names: Sequence[str] | None, void_open: bool
+    masks: Mapping[Path, MaskFacts], root: Path, names: Sequence[str] | None, void_open: bool, said: bool = False
 ) -> Fault | None:
     """What must be asked before the values of masks are classes; of the whole folder, so that it is never skipped.
 
@@ -63,6 +64,7 @@ def doubt_about_ids(
         root: the user's folder.
         names: of the classes, where they are given.
         void_open: 255 may be a class or not.
+        said: the user says what is void.
     """
     pixels = pixels_of(masks.values())
     values = sorted(pixels)
@@ -73,7 +75,38 @@ def doubt_about_ids(
         (_photographs(masks, root) if gray and not names else None)
         or (_soft_edges(pixels, root) if gray else None)
         or (_open_void(masks, pixels, root) if void_open and VOID in pixels else None)
+        or (_deep_void(pixels, root) if not said else None)
+        or (_renumbered(masks, root) if not names else None)
     )
+
+
+def _deep_void(pixels: Counter[int], root: Path) -> Fault | None:
+    """65535 beside classes that count on from 0 or 1 may be void, as 255 is in masks of 8 bits."""
+    others = sorted(value for value in pixels if value != DEEP_VOID)
+    if DEEP_VOID not in pixels or len(others) < 2 or not _in_a_row(others):
+        return None
+    share = pixels[DEEP_VOID] / pixels.total()
+    what = f"has masks of {others[0]} to {others[-1]} and {DEEP_VOID}, and {DEEP_VOID} ({share:.1%} of the pixels) may "
+    remedy = f"say data.ignore_index=null (a class) or data.ignore_index={DEEP_VOID} (void)"
+    return Fault(str(root), what + "be a class or void", remedy)
+
+
+def _renumbered(masks: Mapping[Path, MaskFacts], root: Path) -> Fault | None:
+    """Palettes in which one colour has another number from mask to mask, as programs number them that write few."""
+    known: dict[tuple[int, ...], tuple[int, Path]] = {}
+    for path, fact in sorted(masks.items()):
+        if not fact.palette:
+            continue
+        colours = {value: tuple(fact.palette[3 * value : 3 * value + 3]) for value in sorted(fact.ids)}
+        times = Counter(colours.values())
+        for value, colour in colours.items():
+            before, first = known.setdefault(colour, (value, path)) if times[colour] == 1 else (value, path)
+            if before != value:
+                what = f"has palettes that differ: the colour {colour} is {before} in {relative(first, root)}"
+                what += f" and {value} in {relative(path, root)}"
+                remedy = "save all masks with one palette; if the numbers are right, name their classes in data.classes"
+                return Fault(str(root), what, remedy)
+    return None
 
 
 def _photographs(masks: Mapping[Path, MaskFacts], root: Path) -> Fault | None:

@@ -97,9 +97,10 @@ def _decoded(content: bytes, threshold: int | None) -> tuple[np.ndarray, str, li
     """
     if content.startswith(NUMPY):
         bands = read_bands(content)
-        return _parted(_ids(bands.values), threshold), bands.mode, None, False
+        return _parted(_ids(bands.values, bands.alpha), threshold), bands.mode, None, False
     image = open_image(content)
-    mode, palette = image.mode, image.getpalette("RGB") if image.mode == "P" else None
+    mode = image.mode
+    palette = image.getpalette("RGB") if mode == "P" and threshold is None else None  # a threshold makes other ids
     turned = orientation_of(image.getexif()) != 1
     return ids_of(image, threshold), mode, palette, turned
 
@@ -110,22 +111,41 @@ def ids_of(image: Image.Image, threshold: int | None = None) -> np.ndarray:
         raise QuintetError(
             "is a JPEG, whose compression changes class ids (data.threshold=128 reads dark and bright as two classes)"
         )
+    _refuse_frames(image)
     ImageOps.exif_transpose(image, in_place=True)
     if threshold is not None and image.mode not in (*DEEP_MODES, "F"):
         image = image.convert("L")
-    return _parted(_ids(np.asarray(image)), threshold)
+    return _parted(_ids(np.asarray(image), image.mode in ("LA", "PA", "RGBA")), threshold)
+
+
+def _refuse_frames(image: Image.Image) -> None:
+    """Raises QuintetError for several pictures of one size: one of them is the mask. Smaller ones are previews."""
+    if (frames := getattr(image, "n_frames", 1)) < 2:
+        return
+    size = image.size
+    image.seek(1)
+    if image.size == size:
+        raise QuintetError(f"holds {frames} frames, of which one alone can be the mask; export that")
+    image.seek(0)
 
 
 def _parted(values: np.ndarray, threshold: int | None) -> np.ndarray:
     return values if threshold is None else np.where(values >= threshold, 255, 0).astype(np.uint8)
 
 
-def _ids(values: np.ndarray) -> np.ndarray:
+def _ids(values: np.ndarray, alpha: bool = False) -> np.ndarray:
     if values.ndim == 3:
         # Gray saved as RGB, with or without an alpha channel that says nothing.
-        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        alpha = alpha or (values.shape[2] == 4 and bool((values[..., 3] == 255).all()))
+        colours = values[..., :-1] if alpha else values
         if (colours != colours[..., :1]).any():
-            raise QuintetError("holds colours and no palette, so that they name no class")
+            raise QuintetError(
+                "holds colours and no palette, so that they name no class"
+                if colours.shape[2] == 3
+                else f"holds {colours.shape[2]} bands that differ, so that none of them alone is the mask"
+            )
+        if alpha and (hidden := values[..., -1] < values[..., -1].max()).any() and colours[hidden].any():
+            raise QuintetError("is transparent in places where it holds ids; export it without transparency")
         values = colours[..., 0]
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)

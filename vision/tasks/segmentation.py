@@ -83,6 +83,7 @@ class SemanticSegmenter(Task):
     """
 
     description_type: ClassVar[type] = MaskDescription
+    fixed: ClassVar[frozenset[str]] = Task.fixed | {"decoder"}
 
     def __init__(
         self,
