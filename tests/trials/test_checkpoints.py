@@ -338,10 +338,8 @@ def test_part_of_an_option_that_differs_is_refused(here, capsys):
 @pytest.mark.parametrize("option", ["level=0.5", "threshold=pot", "smoothing=3", "score_by=reconstruction"])
 def test_a_threshold_that_is_kept_has_the_options_it_came_from(option):
     name, value = option.split("=")
-    task = AnomalyDetector()
+    task, recorded = AnomalyDetector(), {"class_path": "quintet.timeseries.tasks.anomaly.AnomalyDetector"}
     with pytest.raises(QuintetError, match=f"model.{name}={value}: the model was trained with"):
-        refuse_changed(
-            {f"model.{name}": value}, {"class_path": "quintet.timeseries.tasks.anomaly.AnomalyDetector"}, "model"
-        )
+        refuse_changed({f"model.{name}": value}, AnomalyDetector, recorded, "model")
     kept = {f"model.{name}": task.constructor_arguments.get(name, getattr(task, {"threshold": "rule"}.get(name, name)))}
-    refuse_changed(kept, recorded, "model")
+    refuse_changed(kept, AnomalyDetector, recorded, "model")
