@@ -1,5 +1,6 @@
 """Checkpoints as strangers send them: damaged, newer, of another shape, or written to do harm."""
 
+import codecs
 import copy
 import json
 import os
@@ -199,6 +200,58 @@ def test_tensors_that_share_one_number_are_not_written_out(here, capsys):
     content["state_dict"]["network.huge"] = torch.zeros(1).expand(10**12)
     torch.save(content, here / "huge.ckpt")
     assert "larger than the file" in refused(here / "huge.ckpt", capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"depth": 10**9}, "a number in its record is 1000000000"),
+        ({"depth": 10**6}, "a far larger network than its weights"),
+        ({"dim": 10**6}, "of another model"),
+    ],
+)
+def test_networks_far_larger_than_their_weights_are_not_built(here, capsys, arguments, complaint):
+    content = content_of(here)
+    content[RECORD]["task"]["init_args"]["backbone_arguments"] |= arguments
+    assert complaint in refused(sealed(content, here / "deep.ckpt"), capsys)
+
+
+class Called:
+    """What a pickle calls with arguments when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(
+    "value", [Called(bytearray, 10**9), Called(codecs.encode, "ab", "utf-8")], ids=["bytearray", "encode"]
+)
+def test_a_pickle_that_makes_bytes_is_refused_before_it_is_read(tmp_path, value, archive):
+    path = tmp_path / "bytes.pt"
+    torch.save({"a": torch.zeros(2), "b": value}, path, _use_new_zipfile_serialization=archive)
+    with pytest.raises(QuintetError, match="bytes beside tensors"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (torch.zeros(1).expand(10**6, 10**6), "larger than the file"),
+        ([torch.zeros(1).expand(10**12)], "larger than the file"),
+        (torch.empty(10**12, device="meta"), "sparse, quantized or empty"),
+        (torch.eye(2).to_sparse(), "sparse, quantized or empty"),
+        (torch.nested.nested_tensor([torch.zeros(2), torch.zeros(1)]), "sparse, quantized or empty"),
+    ],
+    ids=["shared", "inside", "meta", "sparse", "nested"],
+)
+def test_tensors_without_numbers_of_their_own_are_refused_in_any_file(tmp_path, value, complaint):
+    torch.save({"weight": value}, tmp_path / "odd.pt")
+    with pytest.raises(QuintetError, match=complaint):
+        read_checkpoint(tmp_path / "odd.pt")
 
 
 @pytest.mark.slow
