@@ -22,10 +22,11 @@ from quintet.core.described import description_of
 from quintet.core.errors import QuintetError, QuintetWarning
 from quintet.core.export import write_safetensors
 from quintet.core.pretrained import read_checkpoint
-from quintet.core.records import RECORD
+from quintet.core.records import RECORD, restore_description
 from quintet.core.task import load_task
 from quintet.timeseries.data import SeriesData
 from quintet.timeseries.tasks import Forecaster
+from quintet.vision.data.images import ImageDescription
 
 ATTACKS = Path(__file__).with_name("attacks.py")
 
@@ -214,6 +215,14 @@ def test_networks_far_larger_than_their_weights_are_not_built(here, capsys, argu
     content = content_of(here)
     content[RECORD]["task"]["init_args"]["backbone_arguments"] |= arguments
     assert complaint in refused(sealed(content, here / "deep.ckpt"), capsys)
+
+
+@pytest.mark.parametrize("size", [[10**6, 10**6], [32], [0, 32]])
+def test_a_checkpoint_cannot_ask_for_images_that_fill_all_memory(size):
+    sizes = {"channels": 3, "mean": [0.5] * 3, "std": [0.2] * 3, "class_counts": [3, 3]}
+    record = {"version": "1", "description": {"classes": ["a", "b"], "image_size": size, **sizes}}
+    with pytest.raises(QuintetError, match="image_size is"):
+        restore_description(ImageDescription, record)
 
 
 class Called:
