@@ -51,16 +51,19 @@ class Checkpoint(ModelCheckpoint):
         return self._generate_state_key(name=self.filename, monitor=self.monitor, mode=self.mode)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # A run folder may have been moved: what lies in it now is meant, or Lightning would forget what was best.
-        written = state_dict.get("dirpath")
-        if self.dirpath and written and (Path(self.dirpath) / f"{self.filename}.ckpt").is_file():
-            here = {
-                key: value.replace(written, self.dirpath, 1) if isinstance(value, str) else value
-                for key, value in state_dict.items()
-            }
-            models = {path.replace(written, self.dirpath, 1): score for path, score in here["best_k_models"].items()}
-            state_dict = here | {"best_k_models": models}
-        super().load_state_dict(state_dict)
+        # Of what the state says only the score is taken, and only for this callback's own file: Lightning would delete
+        # whatever file or folder stands there as the best of before, and the run folder may have been moved.
+        own = Path(self.dirpath or "") / f"{self.filename}.ckpt"
+        score = state_dict.get("best_model_score")
+        if not self.dirpath or not own.is_file():
+            return
+        if self.monitor is not None:
+            if not isinstance(score, Tensor) or score.shape or not score.isfinite():
+                return
+            self.best_model_score = self.kth_value = score
+            self.best_k_models = {str(own): score}
+            self.kth_best_model_path = str(own)
+        self.best_model_path = str(own)
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         # Lightning would take an epoch whose metric is NaN for the best so far, if there was none before.

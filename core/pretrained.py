@@ -6,6 +6,7 @@ loading never executes code. Only a head of another size (`head_keys`) is left a
 """
 
 import hashlib
+import mmap
 import os
 import re
 import shutil
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 from .described import from_json
 from .errors import QuintetError, QuintetWarning, nearest
 from .lora import merged_state
-from .sealing import check_seal
+from .sealing import check_seal, check_tensors
 
 StateDict = dict[str, Tensor]
+GROWING = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n", b"_codecs\nencode\n")  # as pickles name them
 WEIGHT_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model.ckpt")  # of a folder as hubs lay them out
 
@@ -208,7 +210,11 @@ def read_state_dict(path: str | Path) -> StateDict:
         if isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
             break
-    state = {key.removeprefix("module."): value for key, value in content.items() if isinstance(value, Tensor)}
+    state = {
+        key.removeprefix("module."): value
+        for key, value in content.items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
     inside = [key.startswith("network.") for key in state]  # or all of it, where timm trained one of our models
     if any(inside) if task else all(inside):
         state = {key.removeprefix("network."): value for key, value in state.items() if key.startswith("network.")}
@@ -237,6 +243,7 @@ def read_checkpoint(path: str | Path) -> dict:
                 content = {"state_dict": content, "quintet": from_json(about["quintet"])}
         else:
             _check_archive(path)
+            _check_pickle(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except QuintetError:
         raise
@@ -252,9 +259,8 @@ def read_checkpoint(path: str | Path) -> dict:
         raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
     if not isinstance(content, dict):
         raise QuintetError(f"{path} holds a {type(content).__name__}, not a state dict")
-    if "quintet" in content and not check_seal(
-        content["quintet"], content.get("state_dict"), path, path.stat().st_size
-    ):
+    check_tensors(content, path, path.stat().st_size)
+    if "quintet" in content and not check_seal(content["quintet"], content.get("state_dict"), path):
         warnings.warn(
             f"{path} has no digest, so damage to it may go unnoticed: it was written by an older quintet",
             QuintetWarning,
@@ -276,6 +282,19 @@ def _check_archive(path: Path) -> None:
             raise QuintetError(f"{path} is a compressed archive, which torch.save does not write")
         if broken := archive.testzip():
             raise QuintetError(f"{path} is damaged: {broken} in it does not have the sum that was written")
+
+
+def _check_pickle(path: Path) -> None:
+    """Raises QuintetError for a pickle that makes bytes: of all that torch reads without running code, only what makes
+    them (`bytearray(10**11)`, text encoded again and again) can be any number of times larger than the file.
+    """
+    # The whole file is looked through: which of its entries is the pickle, torch's reader of archives sees its own way.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickled:
+        if any(pickled.find(name) >= 0 for name in GROWING):
+            raise QuintetError(
+                f"{path} was refused: it holds bytes beside tensors, which may take any amount of memory; "
+                "ask its author for a state dict or safetensors"
+            )
 
 
 def load_pretrained(

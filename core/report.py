@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .console import printable
 from .files import written_whole
 from .metrics_file import read_metrics
 from .run_folder import REMEDY
@@ -78,7 +79,7 @@ def write_report(
     )
     path = folder / FILE
     with written_whole(path, replace=True, remedy=REMEDY) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(printable(page), encoding="utf-8")  # HTML knows no control characters
     return path
 
 

@@ -237,7 +237,7 @@ class Runner(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         with told_of("trainer"):
             trainer = super().instantiate_trainer(
-                default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO()], **arguments
+                default_root_dir=str(self.folder), plugins=[*plugins, AtomicCheckpointIO(self.folder)], **arguments
             )
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:

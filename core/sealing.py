@@ -30,15 +30,13 @@ def digest_of(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_seal(record: Any, state: Any, where: Any, size: int) -> bool:
-    """Whether a checkpoint of `size` bytes has a seal. Raises QuintetError where it is broken or no plain data."""
+def check_seal(record: Any, state: Any, where: Any) -> bool:
+    """Whether a checkpoint has a seal. Raises QuintetError where it is broken or no plain data."""
     check_plain(record, where)
     if not isinstance(record, dict) or not isinstance(state, Mapping):
         return False  # whoever asks for its record is told what is wrong with it
     if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()):
         raise QuintetError(f"{where} is damaged: its weights are no tensors with names")
-    if sum(value.numel() * value.element_size() for value in state.values()) > TIMES * max(size, 1 << 20):
-        raise QuintetError(f"{where} is damaged: its tensors are {TIMES} times larger than the file")
     if "digest" not in record:
         return False
     if record["digest"] != digest_of(record, state):
@@ -47,6 +45,22 @@ def check_seal(record: Any, state: Any, where: Any, size: int) -> bool:
             "earlier checkpoint"
         )
     return True
+
+
+def check_tensors(content: Any, where: Any, size: int) -> None:
+    """Raises QuintetError for tensors without plain numbers, and for many times more of them than `size` bytes hold."""
+    total, seen, waiting = 0, set(), [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_nested:
+                raise QuintetError(f"{where} holds a sparse, quantized or empty tensor, which no model here takes")
+            total += value.numel() * value.element_size()
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
+    if total > TIMES * max(size, 1 << 20):
+        raise QuintetError(f"{where} is damaged: its tensors are {TIMES} times larger than the file")
 
 
 def check_plain(value: Any, where: Any) -> None:

@@ -34,6 +34,7 @@ from .metrics import apart
 from .optim.parameter_groups import parameter_groups
 from .optim.schedule import rise_and_fall
 from .pretrained import LoadReport, optional_keys, read_checkpoint
+from .proportion import OutOfProportion, check_numbers, within
 from .records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 
 
@@ -520,8 +521,13 @@ def restored_task(
     Raises QuintetError for a record that is damaged, asks for what is not trusted, or does not fit its weights.
     """
     record, trusted = record_of(checkpoint, where), tuple(trusted)
+    check_numbers(record["task"], where)
 
     def make() -> Task:
+        with within(checkpoint["state_dict"], where):
+            return described()
+
+    def described() -> Task:
         task = build_node(record["task"], Task, overrides or {}, where, trusted)
         task.adopt(restore_description(type(task).description_type, record, where), restoring=True)
         return task
@@ -530,6 +536,8 @@ def restored_task(
     try:
         with torch.device("meta"):
             paper = make()
+    except OutOfProportion:
+        raise
     except Exception:  # some networks are built from tables of numbers; what is wrong with others is said below
         paper = None
     if paper is not None:

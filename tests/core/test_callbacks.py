@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from torch import nn
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from quintet.core import callbacks
 from quintet.core.callbacks import Checkpoint, Introduction, Pictures, WeightAverage
+from quintet.core.checkpoint_io import AtomicCheckpointIO
 from quintet.core.errors import QuintetError
 from quintet.core.metrics_file import MetricsFile
 
@@ -51,6 +53,7 @@ def run(folder, module, *used, max_epochs=3, **arguments):
         enable_model_summary=False,
         num_sanity_val_steps=0,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in used),
+        plugins=[AtomicCheckpointIO(folder)],
     )
     loader = DataLoader(range(2))
     trainer.fit(module, loader, loader, **arguments)
@@ -158,6 +161,29 @@ def test_a_run_folder_that_was_moved_remembers_its_best(tmp_path):
     run(tmp_path / "new", Line(losses=(3.0, 1.0, 2.0, 1.5)), *used, max_epochs=4, ckpt_path=path)
     assert weight(tmp_path / "new" / "checkpoints" / "best.ckpt") == -4
     assert used[0].best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")
+
+
+@pytest.mark.parametrize("where", ["{run}/checkpoints/../../victim", "{run}/../victim", "http://127.0.0.1:9/x"])
+@pytest.mark.parametrize("kind", [Checkpoint, ModelCheckpoint])
+def test_a_resumed_checkpoint_cannot_have_files_outside_the_run_deleted(tmp_path, where, kind):
+    def used():
+        if kind is Checkpoint:
+            return [Checkpoint("best", monitor="val/loss"), Checkpoint("last")]
+        folder = tmp_path / "run" / "checkpoints"
+        return [ModelCheckpoint(folder, "best", "val/loss", save_on_train_epoch_end=True), Checkpoint("last")]
+
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "kept.txt").write_text("kept")
+    run(tmp_path / "run", Line(), *used(), max_epochs=1)
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content, named = torch.load(path, weights_only=True), where.format(run=tmp_path / "run")
+    for state in content["callbacks"].values():
+        high = torch.tensor(1e9)
+        state |= {"best_model_path": named, "kth_best_model_path": named, "best_k_models": {named: high}}
+        state |= {"kth_value": high, "best_model_score": high, "last_model_path": named}
+    torch.save(content, path)
+    run(tmp_path / "run", Line(losses=(3.0, 2.0, 1.0)), *used(), max_epochs=3, ckpt_path=path)
+    assert (tmp_path / "victim" / "kept.txt").read_text() == "kept"
 
 
 def test_a_resumed_run_goes_on_averaging(tmp_path):

@@ -86,6 +86,16 @@ def test_what_a_user_named_is_text_and_no_markup(folder):
     assert ("img", "alt", "a<b>") in page.attributes
 
 
+def test_escape_sequences_of_names_are_written_out(tmp_path):
+    path = write_report(
+        tmp_path, "a\x1b[2J", {"m\x07": 1.0}, [("Next:", "quintet\x1b]0;b")], settings="class: \x1b[31m"
+    )
+    page = path.read_text()
+    assert "\x1b" not in page
+    assert "\x07" not in page
+    assert r"class: \x1b[31m" in page
+
+
 def test_predictions_and_curves_come_first(folder):
     names = [path.stem for path in pictures_of(folder)]
     assert names == ["predictions", "learning_curves", "training_batch", "confusion_matrix"]

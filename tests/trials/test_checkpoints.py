@@ -1,5 +1,6 @@
 """Checkpoints as strangers send them: damaged, newer, of another shape, or written to do harm."""
 
+import codecs
 import copy
 import json
 import os
@@ -22,11 +23,12 @@ from quintet.core.described import description_of
 from quintet.core.errors import QuintetError, QuintetWarning
 from quintet.core.export import write_safetensors
 from quintet.core.pretrained import read_checkpoint
-from quintet.core.records import RECORD
+from quintet.core.records import RECORD, restore_description
 from quintet.core.sealing import digest_of
 from quintet.core.task import load_task
 from quintet.timeseries import AnomalyDetector, Forecaster
 from quintet.timeseries.data import SeriesData
+from quintet.vision.data.images import ImageDescription
 
 ATTACKS = Path(__file__).with_name("attacks.py")
 
@@ -201,6 +203,66 @@ def test_tensors_that_share_one_number_are_not_written_out(here, capsys):
     content["state_dict"]["network.huge"] = torch.zeros(1).expand(10**12)
     torch.save(content, here / "huge.ckpt")
     assert "larger than the file" in refused(here / "huge.ckpt", capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"depth": 10**9}, "a number in its record is 1000000000"),
+        ({"depth": 10**6}, "a far larger network than its weights"),
+        ({"dim": 10**6}, "of another model"),
+    ],
+)
+def test_networks_far_larger_than_their_weights_are_not_built(here, capsys, arguments, complaint):
+    content = content_of(here)
+    content[RECORD]["task"]["init_args"]["backbone_arguments"] |= arguments
+    assert complaint in refused(sealed(content, here / "deep.ckpt"), capsys)
+
+
+@pytest.mark.parametrize("size", [[10**6, 10**6], [32], [0, 32]])
+def test_a_checkpoint_cannot_ask_for_images_that_fill_all_memory(size):
+    sizes = {"channels": 3, "mean": [0.5] * 3, "std": [0.2] * 3, "class_counts": [3, 3]}
+    record = {"version": "1", "description": {"classes": ["a", "b"], "image_size": size, **sizes}}
+    with pytest.raises(QuintetError, match="image_size is"):
+        restore_description(ImageDescription, record)
+
+
+class Called:
+    """What a pickle calls with arguments when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize(
+    "value", [Called(bytearray, 10**9), Called(codecs.encode, "ab", "utf-8")], ids=["bytearray", "encode"]
+)
+def test_a_pickle_that_makes_bytes_is_refused_before_it_is_read(tmp_path, value, archive):
+    path = tmp_path / "bytes.pt"
+    torch.save({"a": torch.zeros(2), "b": value}, path, _use_new_zipfile_serialization=archive)
+    with pytest.raises(QuintetError, match="bytes beside tensors"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (torch.zeros(1).expand(10**6, 10**6), "larger than the file"),
+        ([torch.zeros(1).expand(10**12)], "larger than the file"),
+        (torch.empty(10**12, device="meta"), "sparse, quantized or empty"),
+        (torch.eye(2).to_sparse(), "sparse, quantized or empty"),
+        (torch.nested.nested_tensor([torch.zeros(2), torch.zeros(1)]), "sparse, quantized or empty"),
+    ],
+    ids=["shared", "inside", "meta", "sparse", "nested"],
+)
+def test_tensors_without_numbers_of_their_own_are_refused_in_any_file(tmp_path, value, complaint):
+    torch.save({"weight": value}, tmp_path / "odd.pt")
+    with pytest.raises(QuintetError, match=complaint):
+        read_checkpoint(tmp_path / "odd.pt")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What an image is to a task: its description, its sample, and reading a file as a picture or as numbers."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import QuintetError
-from .bands import Bands, as_numbers, read_bands
+from .bands import MOST_PIXELS, Bands, as_numbers, read_bands
 from .files import content_of, image_formats
 
 UNLABELLED = -1
@@ -85,6 +86,11 @@ class ImageDescription:
     span: list[float] | None = None
     multi_label: bool = False
     training_images: int | None = None
+
+    def __post_init__(self) -> None:
+        # A checkpoint says it, and every image would be brought to it.
+        if len(self.image_size) != 2 or min(self.image_size) < 1 or math.prod(self.image_size) > MOST_PIXELS:
+            raise QuintetError(f"image_size is {self.image_size}; give a height and a width that fit into memory")
 
     @property
     def numbers(self) -> bool:
