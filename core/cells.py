@@ -11,11 +11,14 @@ from typing import Any
 
 from .files import written_whole
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four full width
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four full width
+_BEFORE_ONE = ("\t", "\r", "\n")
 
 
 def text_cell(text: str) -> str:
     """Text as it may stand in a table: an apostrophe before what would be a formula; numbers stay as they are."""
+    # A bare carriage return begins a new row for those who read the file, and is not put into quotes.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     return f"'{text}" if _is_formula(text) else text
 
 
@@ -25,7 +28,7 @@ def path_cell(path: str | Path) -> str:
 
 
 def _is_formula(text: str) -> bool:
-    if not text.lstrip(" ").startswith(_FORMULA):
+    if not text.lstrip().startswith(_FORMULA) and not text.startswith(_BEFORE_ONE):
         return False
     try:
         float(text)

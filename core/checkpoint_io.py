@@ -15,6 +15,17 @@ from .records import RECORD
 from .sealing import digest_of
 
 
+def broke_while_restoring(error: BaseException) -> bool:
+    """Whether an error was raised while Lightning took over the state of a checkpoint: its loops, callbacks, rates."""
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename.endswith("checkpoint_connector.py") and "restore" in code.co_name:
+            return True
+        trace = trace.tb_next
+    return False
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint atomically and reads it with `weights_only=True`.
 

@@ -26,6 +26,11 @@ class QuintetWarning(UserWarning):
     """Something a person should know of their input that stops nothing; the command line prints it as one note."""
 
 
+def first_line(error: object, length: int = 200) -> str:
+    """The first line of what another library complains of, or the name of its error where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:length]
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """A half-sentence naming the choices that look most like `name`, or all where none does and they are few."""
     choices = sorted(choices)

@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from .composition import typed_options
 from .described import to_json
-from .errors import QuintetError, nearest
+from .errors import QuintetError, first_line, nearest
 from .files import refuse_existing, written_whole
 from .pretrained import read_checkpoint
 from .run_folder import new_output_folder, new_run_folder, run_folder_of
@@ -130,11 +130,11 @@ def traced(deployable: Deployable) -> tuple[ExportedProgram, str]:
             for name, axes in deployable.axes.items()
         }
         if batch == deployable.axes:
-            raise QuintetError(f"this network cannot be traced: {_first_line(error)}") from error
+            raise QuintetError(f"this network cannot be traced: {first_line(error)}") from error
         try:
             program = attempt(batch)
         except Exception as second:
-            raise QuintetError(f"this network cannot be traced: {_first_line(second)}") from second
+            raise QuintetError(f"this network cannot be traced: {first_line(second)}") from second
     free = sorted({size for axes in deployable.axes.values() for size in axes.values()} - {"batch"})
     shapes = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in deployable.inputs.items())
     deployable.axes = batch
@@ -203,7 +203,7 @@ def write_onnx(program: ExportedProgram, path: Path, deployable: Deployable, abo
             graph.save(str(path), external_data=False)
     except torch.onnx.OnnxExporterError as error:
         # The exception below says which operation; the one on top gives advice for torch's own issue tracker.
-        reason = _first_line(error.__cause__ or error)
+        reason = first_line(error.__cause__ or error)
         raise QuintetError(f"ONNX cannot express this network: {reason}; format=torch_export can") from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
@@ -284,10 +284,6 @@ def _usage(kind: str, path: Path) -> str:
         "torch_export": f"torch.export.load('{path}').module()(tensor)",
         "safetensors": f"quintet.load_task('{path}'), quintet predict ckpt_path={path}, or model.pretrained={path}",
     }[kind]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager

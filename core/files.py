@@ -85,22 +85,6 @@ def _reach_disk(path: Path) -> None:
             os.fsync(opened.fileno())
 
 
-def plain_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: one that would begin it gets an apostrophe before it.
-
-    Numbers stay as they are. For cells and headers of CSV files whose text comes from data.
-    """
-    # A bare carriage return begins a new row for those who read the file, and is not put into quotes.
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.lstrip().startswith(("=", "+", "-", "@")) and not text.startswith(("\t", "\n")):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return f"'{text}"
-    return text
-
-
 def refuse_existing(path: Path, option: str = "output=FILE") -> None:
     """Raises QuintetError where something is at `path` already."""
     if os.path.lexists(path):

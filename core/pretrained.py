@@ -25,7 +25,7 @@ from rich.progress import wrap_file
 from torch import Tensor, nn
 
 from .described import from_json
-from .errors import QuintetError, QuintetWarning, nearest
+from .errors import QuintetError, QuintetWarning, first_line, nearest
 from .lora import merged_state
 from .sealing import check_seal, check_tensors
 
@@ -256,7 +256,7 @@ def read_checkpoint(path: str | Path) -> dict:
             ) from None
         raise QuintetError(f"{path} is damaged or not a checkpoint: torch.save did not write it") from None
     except Exception as error:  # zip, safetensors and pickle readers raise a dozen types for a damaged file
-        raise QuintetError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from None
+        raise QuintetError(f"{path} is damaged or not a checkpoint: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise QuintetError(f"{path} holds a {type(content).__name__}, not a state dict")
     check_tensors(content, path, path.stat().st_size)
@@ -427,9 +427,5 @@ def _download_from_address(address: str) -> Path:
 
 def _unreachable(where: str, error: object) -> QuintetError:
     return QuintetError(
-        f"cannot reach {where} ({_first_line(error)}); fetch the file elsewhere and pass its path as pretrained=FILE"
+        f"cannot reach {where} ({first_line(error)}); fetch the file elsewhere and pass its path as pretrained=FILE"
     )
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

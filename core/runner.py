@@ -23,12 +23,12 @@ from rich.table import Table
 from torch import Tensor
 
 from . import composition
-from .checkpoint_io import AtomicCheckpointIO
+from .checkpoint_io import AtomicCheckpointIO, broke_while_restoring
 from .configuration import VERBS, composed, find_checkpoint
 from .console import Console
 from .data import DataModule
 from .described import Described, description_of, packages_of
-from .errors import QuintetError, nearest, told_of
+from .errors import QuintetError, first_line, nearest, told_of
 from .files import written_whole
 from .help import every_option, options_of
 from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
@@ -110,9 +110,17 @@ class Runner(LightningCLI):
                 raise Ended
         except (KeyboardInterrupt, SystemExit) as error:
             self._stopped(error)
-        except RuntimeError as error:
-            if reason := killed_process(error, getattr(self, "trainer", None)):
+        except QuintetError:
+            raise
+        except Exception as error:
+            trainer = getattr(self, "trainer", None)
+            if isinstance(error, RuntimeError) and (reason := killed_process(error, trainer)):
                 raise QuintetError("\n".join(filter(None, (reason, self._how_to_go_on())))) from error
+            if broke_while_restoring(error):
+                raise QuintetError(
+                    f"{self.config[self.subcommand].ckpt_path} cannot be continued: what it says of its training is "
+                    f"damaged or of another Lightning ({type(error).__name__}: {first_line(error)})"
+                ) from error
             raise
         finally:
             self._remove_empty_folder()

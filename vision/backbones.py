@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from ..core.errors import QuintetError, nearest
+from ..core.errors import QuintetError, first_line, nearest
 from ..core.lora import plain_name
 from ..core.pretrained import LoadReport, load_pretrained
 from ..core.registry import ModelEntry, build_with, factory_target, model_entry
@@ -76,7 +76,7 @@ def load_backbone(
         source = timm.create_model(full, pretrained=True, num_classes=num_classes, in_chans=in_channels, **arguments)
     except Exception as error:  # hub, network and checksum errors are of a dozen types
         raise QuintetError(
-            f"cannot load the weights of timm:{full} ({_first_line(error)}); fetch the file elsewhere and pass its "
+            f"cannot load the weights of timm:{full} ({first_line(error)}); fetch the file elsewhere and pass its "
             "path as model.pretrained=FILE"
         ) from None
     state = source.state_dict()
@@ -149,7 +149,7 @@ def load_segmentation_backbone(
         maps.load(which, is_file)
     except Exception as error:  # hub, network, checksum and shape errors are of a dozen types
         raise QuintetError(
-            f"cannot load the weights of {backbone} ({_first_line(error)}); fetch the file elsewhere and pass its "
+            f"cannot load the weights of {backbone} ({first_line(error)}); fetch the file elsewhere and pass its "
             "path as model.pretrained=FILE"
         ) from None
     licence = "" if is_file else maps.network.pretrained_cfg.get("license") or ""
@@ -208,7 +208,7 @@ def _build_timm(backbone: str, num_classes: int, in_channels: int, arguments: Ma
     except (TypeError, AssertionError, RuntimeError) as error:
         if not arguments:
             raise
-        raise QuintetError(f"{backbone} refuses {dict(arguments)}: {_first_line(error)}") from None
+        raise QuintetError(f"{backbone} refuses {dict(arguments)}: {first_line(error)}") from None
     classifier = network.pretrained_cfg.get("classifier") or ()
     prefixes = (classifier,) if isinstance(classifier, str) else classifier
     heads = tuple(f"{prefix}." for prefix in prefixes)
@@ -226,7 +226,3 @@ def _entry(name: str) -> ModelEntry:
         if not timm.is_model(name):
             raise
         raise QuintetError(f"no model of quintet is called '{name}'; timm's is {TIMM}{name}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

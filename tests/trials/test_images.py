@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from quintet.cli import main
-from quintet.core.cells import path_cell, text_cell
 from quintet.core.errors import QuintetError
 from quintet.vision import ImageClassifier, ImageFolder, MaskFolder
 from quintet.vision.data.bands import read_bands
@@ -436,20 +435,6 @@ def test_a_test_says_which_part_it_is_of(tmp_path, capsys):
 
 
 # What is written, printed and remembered
-
-
-FORMULAS = ["=1+1", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1"]
-
-
-@pytest.mark.parametrize("text", FORMULAS)
-def test_no_cell_is_a_formula(text):
-    assert text_cell(text) == f"'{text}"
-    assert path_cell(text) == f"./{text}"
-
-
-@pytest.mark.parametrize("text", ["", "cat", "-1", "+2.5", "a=b", "1-2", "'=1", "./=a.png", "-inf"])
-def test_other_cells_stay(text):
-    assert text_cell(text) == text
 
 
 def described(classes, several=False) -> ImageDescription:

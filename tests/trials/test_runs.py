@@ -462,3 +462,16 @@ def test_a_resumed_run_learns_at_the_rate_it_is_given(toy, toy_run):
     assert main([*FIT, *resumable(toy_run, "run"), "model.lr=1e-4", "model.final_lr=1"]) == 0
     rates = [row["train/lr"] for row in read_metrics(toy / "run" / "metrics.csv") if "train/lr" in row]
     assert rates[-1] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"callbacks": [1]}, {"loops": {"fit_loop": 7}}, {"optimizer_states": [{"state": 1}]}, {"lr_schedulers": ["a"]}],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_a_checkpoint_whose_training_is_damaged_is_one_line(toy, toy_run, capsys, damage):
+    given = resumable(toy_run, toy / "run")
+    last = toy / "run" / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | damage, last)
+    assert main([*FIT, *given]) == 1
+    assert "last.ckpt cannot be continued: what it says of its training is damaged" in capsys.readouterr().err

@@ -14,7 +14,6 @@ import pytest
 import xarray as xr
 
 from quintet.core.errors import QuintetError
-from quintet.core.files import plain_cell
 from quintet.timeseries import SeriesData
 from quintet.timeseries.data.files import read
 from quintet.timeseries.tasks import tables
@@ -278,14 +277,6 @@ def test_a_trailing_comma_shifts_no_column(tmp_path):
 
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", " =1", '=HYPERLINK("http://x","y")']
-
-
-def test_no_name_is_a_formula():
-    for text in FORMULAS:
-        assert plain_cell(text) == "'" + text.replace("\r", "\n")
-    assert plain_cell("a\r=1") == "a\n=1"  # in quotes when it is written
-    for text in ("", "a", "-1", "+1.5", "-1e-5", "'=1", "a=b", "2024-01-01"):
-        assert plain_cell(text) == text
 
 
 def test_tables_hold_no_formula(tmp_path):

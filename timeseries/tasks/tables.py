@@ -10,8 +10,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ...core.cells import text_cell
 from ...core.errors import QuintetError
-from ...core.files import plain_cell, written_whole
+from ...core.files import written_whole
 from ..data import SeriesData
 from ..data.files import Labels
 
@@ -188,11 +189,11 @@ def write_frame(path: Path, frame: pd.DataFrame, float_format: str | None = None
 def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with names and words that a spreadsheet would take for formulas behind an apostrophe."""
     words = [at for at, kind in enumerate(frame.dtypes) if kind.kind == "O"]
-    columns = {at: [plain_cell(cell) if isinstance(cell, str) else cell for cell in frame.iloc[:, at]] for at in words}
+    columns = {at: [text_cell(cell) if isinstance(cell, str) else cell for cell in frame.iloc[:, at]] for at in words}
     found = frame.copy(deep=False)
     for at, cells in columns.items():
         found.isetitem(at, pd.Series(cells, index=frame.index, dtype=object))
-    return found.set_axis([plain_cell(str(name)) for name in frame.columns], axis=1)
+    return found.set_axis([text_cell(str(name)) for name in frame.columns], axis=1)
 
 
 def write_picture(path: Path, figure: Figure) -> None:
