@@ -72,6 +72,8 @@ def composed(
         named = {label: node for label, node in composition.class_path_form(tree.get(key) or {}).items() if node}
         if nodes["trainer"].get("enable_progress_bar") is False:
             named.pop("progress", None)
+        elif key == "callbacks" and "progress" in (tree.get(key) or {}) and "progress" not in named:
+            nodes["trainer"]["enable_progress_bar"] = False  # or Lightning would put one of its own in its place
         for label, node in named.items():
             if not isinstance(node, Mapping) or "class_path" not in node:
                 known = [other for other in named if other != label]

@@ -356,3 +356,11 @@ def test_a_class_in_place_of_the_default_one_keeps_its_own_defaults() -> None:
     assert isinstance(model, Encoder)
     assert feedforward.fc1.out_features == 2 * 96  # 8/3 of 32 rounded up to a multiple of 16, twice
     assert feedforward.fc1.bias is None
+
+
+@pytest.mark.parametrize(("given", "shown"), [([], None), (["callbacks.progress=null"], False)])
+def test_a_progress_bar_that_is_switched_off_is_replaced_by_no_other(given, shown):
+    trainer = composed("fit", ["experiment=vision/digits", *given])["trainer"]
+    assert trainer.get("enable_progress_bar") is shown
+    named = [callback["class_path"].rsplit(".", 1)[-1] for callback in trainer["callbacks"]]
+    assert ("RichProgressBar" in named) is (shown is None)
