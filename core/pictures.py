@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from .console import printable
@@ -37,6 +38,7 @@ def learning_curves(rows: list[dict[str, Any]]) -> Figure:
                 )
         panel.set_title(quantity.replace("_", " "))
         panel.set_xlabel("epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
         panel.legend(frameon=False)
     for panel in panels[len(quantities) :]:
