@@ -38,7 +38,7 @@ def learning_curves(rows: list[dict[str, Any]]) -> Figure:
                 )
         panel.set_title(quantity.replace("_", " "))
         panel.set_xlabel("epoch")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.grid(alpha=0.3)
         panel.legend(frameon=False)
     for panel in panels[len(quantities) :]:

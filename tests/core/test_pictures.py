@@ -50,3 +50,9 @@ def test_confusion_matrix(number, tmp_path):
 
 def test_a_confusion_matrix_of_nothing(tmp_path):
     confusion_matrix(torch.zeros(3, 3, dtype=torch.long), list("abc")).savefig(tmp_path / "empty.png", dpi=40)
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 40])
+def test_epochs_are_counted_in_whole_numbers(epochs):
+    figure = learning_curves([{"epoch": epoch, "step": epoch, "train/loss": 1.0} for epoch in range(epochs)])
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
