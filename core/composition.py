@@ -264,11 +264,25 @@ def refuse_changed(given: Mapping[str, Any], target: Any, recorded: Mapping[str,
             trained = trained.get("init_args", trained).get(key) if isinstance(trained, Mapping) else None
         if isinstance(trained, Mapping) and isinstance(value, Mapping) and trained_with.get("pretrained"):
             trained = {key: trained.get(key) for key in value}  # sizes that the weights brought were never typed
-        if _spelled(class_path_form(value)) != _spelled(trained):
+        if not _means_the_same(class_path_form(value), trained):
             raise QuintetError(
                 f"{option}={value}: the model was trained with {option}={trained}, which its checkpoint keeps; "
                 "leave the option out, or train with it"
             )
+
+
+def _means_the_same(typed: Any, trained: Any) -> bool:
+    """Whether a typed value is what a checkpoint describes: 32 is (32, 32), my_nets.Small the class of this name."""
+    if isinstance(trained, Mapping) and "class_path" in trained:
+        node = {"class_path": typed, "init_args": {}} if isinstance(typed, str) else typed
+        if not isinstance(node, Mapping) or "class_path" not in node:
+            return False
+        # The same class has several paths: where it is defined, and where packages show it.
+        names = (str(one["class_path"]).rsplit(".", 1)[-1] for one in (node, trained))
+        return next(names) == next(names) and _means_the_same(node.get("init_args", {}), trained.get("init_args", {}))
+    if isinstance(trained, Mapping) and isinstance(typed, Mapping):
+        return typed.keys() == trained.keys() and all(_means_the_same(typed[key], trained[key]) for key in trained)
+    return _spelled(typed) == _spelled(trained)
 
 
 def _spelled(value: Any) -> Any:

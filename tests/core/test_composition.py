@@ -1,5 +1,6 @@
 """From what was typed to what is built."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from quintet.core.composition import (
     group_names,
     import_class,
     plain,
+    refuse_changed,
     set_value,
     split_options,
     split_values,
@@ -364,3 +366,39 @@ def test_a_progress_bar_that_is_switched_off_is_replaced_by_no_other(given, show
     assert trainer.get("enable_progress_bar") is shown
     named = [callback["class_path"].rsplit(".", 1)[-1] for callback in trainer["callbacks"]]
     assert ("RichProgressBar" in named) is (shown is None)
+
+
+TRAINED = {
+    "class_path": "quintet.vision.tasks.classification.ImageClassifier",
+    "init_args": {
+        "backbone": {"class_path": "my_nets.Small", "init_args": {"dim": 8}, "partial": True},
+        "mixer": {"class_path": "quintet.core.attention.linear.LinearAttention", "init_args": {}, "partial": True},
+        "backbone_arguments": {"drop_path": 0.0, "depths": (2, 2)},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "same"),
+    [
+        ("model.mixer", "quintet.core.attention.LinearAttention", True),
+        ("model.mixer", {"_target_": "quintet.core.attention.LinearAttention", "_partial_": True}, True),
+        ("model.mixer", "quintet.core.attention.Attention", False),
+        ("model.backbone", {"_target_": "my_nets.Small", "dim": 8}, True),
+        ("model.backbone", {"_target_": "my_nets.Small", "dim": 9}, False),
+        ("model.backbone", "my_nets.Small", False),
+        ("model.backbone.dim", 8, True),
+        ("model.backbone.dim", 9, False),
+        ("model.backbone_arguments", {"drop_path": 0, "depths": [2, 2]}, True),
+        ("model.backbone_arguments", {"drop_path": 0}, False),
+        ("model.backbone_arguments.depths", [2, 3], False),
+        ("model.lr", 7.0, True),
+        ("data.backbone", 7, True),
+    ],
+    ids=str,
+)
+def test_what_was_typed_is_held_against_what_a_checkpoint_describes(option, value, same):
+    from quintet.vision.tasks import ImageClassifier
+
+    with contextlib.nullcontext() if same else pytest.raises(QuintetError, match="which its checkpoint keeps"):
+        refuse_changed({option: value}, ImageClassifier, TRAINED, "model")
