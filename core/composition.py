@@ -117,10 +117,10 @@ def search_first(config_dir: str | None) -> Iterator[None]:
         UserFolder.folder = before
 
 
-def settled(config: DictConfig, complete: bool = True) -> tuple[dict[str, Any], str | None]:
+def settled(config: DictConfig, complete: bool = True, name: str = "run") -> tuple[dict[str, Any], str | None]:
     """The composed configuration as plain data with `RUN` for the run folder, and the folder that was asked for.
 
-    Without `complete`, values that are still missing are "???".
+    Without `complete`, values that are still missing are "???". A run without a name is called `name`, by loggers too.
 
     Raises QuintetError for a value still missing, for one that no run is without, and for a seed that is none.
     """
@@ -129,6 +129,7 @@ def settled(config: DictConfig, complete: bool = True) -> tuple[dict[str, Any], 
             if key not in config:
                 raise QuintetError(f"{key} cannot be removed; leave it out, or give {key}=VALUE")
         run_dir, config.run_dir = config.run_dir, RUN
+        config.name = name if config.name is None else config.name
     tree = plain(config, complete)
     tree["trust"] = packages(tree["trust"])
     check_seed(tree["seed"])

@@ -35,10 +35,9 @@ def composed(
     if from_checkpoint:
         overrides, values = composition.split_values(overrides, ("model", "data"))
     config = composition.compose(overrides, config_dir)
-    if "name" in config and config.name is None:  # loggers are called by it too
-        config.name = next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
-    tree, run_dir = composition.settled(config, complete)
-    name = str(tree["name"] or "run")
+    chosen_name = next((item.split("=", 1)[1] for item in overrides if item.startswith("experiment=")), "run")
+    tree, run_dir = composition.settled(config, complete, chosen_name)
+    name = str(tree["name"])
     if verb != "fit" and not tree["ckpt_path"] and _needs_training(verb, tree.get("model")):
         raise QuintetError(f"{verb} needs a checkpoint: add ckpt_path=runs/.../checkpoints/best.ckpt")
     let_in_own_code(tree, tree["trust"])

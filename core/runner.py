@@ -85,6 +85,7 @@ class Runner(LightningCLI):
     ) -> None:
         _quieten_lightning()
         self.command, self.options = command, options or {}
+        self.typed_trainer = arguments[arguments["subcommand"]]["trainer"] if isinstance(arguments, dict) else {}
         self.console = Console(soft_wrap=True, markup=False)  # a path may hold brackets
         # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
         set_parsing_settings(import_path_denylist=["quintet.cli"])
@@ -166,6 +167,10 @@ class Runner(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        for name, value in self.typed_trainer.items():
+            # jsonargparse can take 1 for 1.0, which of batches means all of them and not one.
+            if type(value) is int and type(config.trainer.get(name)) is float:
+                config.trainer[name] = value
         self.record: dict[str, Any] | None = None
         if config.ckpt_path:
             path = find_checkpoint(config.ckpt_path, config.name)

@@ -3,7 +3,9 @@
 import os
 import random
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# Programs that are started in the background inherit that these are ignored, and what ignores them cannot test them.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if os.environ.get("QUINTET_SHAPE_CHECKS", "1") != "0":
     assert not any(name.split(".")[0] == "quintet" for name in sys.modules), "the hook must come before quintet"
