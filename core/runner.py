@@ -167,10 +167,6 @@ class Runner(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        for name, value in self.typed_trainer.items():
-            # jsonargparse can take 1 for 1.0, which of batches means all of them and not one.
-            if type(value) is int and type(config.trainer.get(name)) is float:
-                config.trainer[name] = value
         self.record: dict[str, Any] | None = None
         if config.ckpt_path:
             path = find_checkpoint(config.ckpt_path, config.name)
@@ -246,7 +242,12 @@ class Runner(LightningCLI):
             self.model.origin = restore_origin(self.record)
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
-        plugins = self._get(self.config_init, "trainer").get("plugins") or []
+        read = self._get(self.config_init, "trainer")
+        for name, value in self.typed_trainer.items():
+            # jsonargparse can take 1 for 1.0, which of batches means all of them and not one.
+            if type(value) is int and type(read.get(name)) is float:
+                arguments[name] = value
+        plugins = read.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         with told_of("trainer"):
             trainer = super().instantiate_trainer(
