@@ -65,7 +65,7 @@ def _read(table: str) -> list[list[str]]:
     return list(csv.reader(text.splitlines(), delimiter="\t"))[1:]
 
 
-def as_text(rows: Iterable[NamedTuple], columns: tuple[str, ...]) -> str:
+def as_text(rows: Iterable[tuple[str, ...]], columns: tuple[str, ...]) -> str:
     """Rows as the text of a table whose values are separated by tabs."""
     buffer = StringIO()
     csv.writer(buffer, delimiter="\t", lineterminator="\n").writerows([columns, *rows])
