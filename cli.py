@@ -166,17 +166,12 @@ def list_names(arguments: list[str]) -> None:
         raise QuintetError(f"nothing to list is called '{kind}'; {nearest(kind, kinds)}")
     table = Table(title=f"{kind} matching {pattern}" if pattern != "*" else kind)
     if kind == "models":
-        import torch
+        from .core.catalogue import ModelRow, listed_models
 
-        from .core import registry
-
-        for column in ("name", "parameters", "pretrained", "what"):
+        for column in ModelRow._fields:
             table.add_column(column, justify="right" if column == "parameters" else "left")
-        for name in registry.list_models(pattern):
-            entry = registry.model_entry(name)
-            with torch.device("meta"):
-                count = registry.count_parameters(entry.build())
-            table.add_row(name, f"{count / 1e6:.2f} M", "\n".join(entry.pretrained) or "-", entry.summary)
+        for row in listed_models(pattern):
+            table.add_row(*row._replace(pretrained=row.pretrained.replace(" ", "\n")))
     elif kind == "mixers":
         from .core import registry
 

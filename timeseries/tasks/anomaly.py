@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -393,6 +392,9 @@ def measure(
     adjusted = np.concatenate([point_adjusted(one, own) for one, own in zip(flags, labels, strict=True)])
     measured["point_adjusted_f1"] = point_scores(adjusted, right)["f1"]
     if right.any():
+        # Here, because forecasters, whose file is read along with this one, would wait for it.
+        from sklearn.metrics import average_precision_score
+
         measured["pr_auc"] = float(average_precision_score(right, np.concatenate(kept)))
         pairs = zip(kept, labels, strict=True)
         volumes = [

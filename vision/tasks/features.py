@@ -13,10 +13,6 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -213,6 +209,12 @@ def probe(vectors: np.ndarray, labels: list[str | None], parts: list[str | None]
     train, measured = part_of == "train", [part for part in ("val", "test") if (part_of == part).any()]
     if len(set(label_of[train])) < 2 or not measured:
         return pd.DataFrame()
+    # Here, because a classifier's training, which reads this file too, would wait for it half a second.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     x, y = vectors[train], label_of[train].astype(str)
     nearest = KNeighborsClassifier(min(neighbours, len(x)), metric="cosine", weights="distance").fit(x, y)
     methods: list[tuple[str, str, Any]] = [("nearest neighbours", f"k={nearest.n_neighbors}", nearest)]
