@@ -55,7 +55,7 @@ def own_modules() -> dict[str, Path]:
         for item in pkgutil.iter_modules(folders):
             name, place = f"{package}.{item.name}", Path(item.module_finder.path, item.name)
             # Beside packages lie the command and, in a checkout, the script that builds the wheel.
-            if item.ispkg or package != ROOT:
+            if item.ispkg or (package != ROOT and item.name != "__main__"):
                 yield name, place / "__init__.py" if item.ispkg else place.with_suffix(".py")
             if item.ispkg:
                 yield from below(name, [str(place)])
