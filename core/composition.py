@@ -5,7 +5,6 @@ list the argument, because every name is checked against the constructor it goes
 """
 
 import copy
-import importlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from jsonargparse import ArgumentParser, Namespace
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from .errors import QuintetError, nearest
+from .errors import QuintetError, import_class, nearest
 from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
 from .run_options import check_seed, packages
 from .yaml_files import check_file, place_of, read_text
@@ -392,24 +391,6 @@ def group_names(config_dir: str | None = None) -> list[str]:
     return sorted(
         {str(path.parent.relative_to(folder)) for folder in folders for path in Path(folder).rglob("*.yaml")} - {"."}
     )
-
-
-def import_class(class_path: Any, where: str) -> Any:
-    """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it stood."""
-    if not isinstance(class_path, str):
-        raise QuintetError(f"{where}: {class_path!r} is no class; give its dotted path")
-    module_path, _, name = class_path.rpartition(".")
-    if not module_path:
-        return None  # a bare class name: jsonargparse finds it among the subclasses of the argument's type
-    try:
-        module = importlib.import_module(module_path)
-    except ImportError as error:
-        raise QuintetError(f"{where}: cannot import {module_path} for {class_path}: {error}") from error
-    if not hasattr(module, name):
-        raise QuintetError(
-            f"{where}: {module_path} has no {name}; {nearest(name, [n for n in dir(module) if n[0] != '_'])}"
-        )
-    return getattr(module, name)
 
 
 def with_own_defaults(node: Any, replaced: Any = None) -> Any:

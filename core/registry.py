@@ -4,11 +4,13 @@ A domain announces itself through the entry-point group `quintet.domains` (pypro
 them and another package can add its own.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import nn
 from .errors import QuintetError, nearest
 from .mixer import Mixer
 from .pretrained import Source, find_weights, load_pretrained
+from .trusted import own_modules
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class ModelEntry:
 
 # What other libraries call what builders here take.
 SYNONYMS = {"in_chans": "in_channels", "img_size": "image_size", "drop_path_rate": "drop_path"}
+
+REGISTERS = re.compile(r"(?<!def )\bregister_mixer\(")
 
 _models: dict[str, ModelEntry] = {}
 _mixers: dict[str, type[Mixer]] = {}
@@ -189,5 +194,9 @@ def _load_domains() -> None:
         domain.load()
 
 
+@functools.cache
 def _load_mixers() -> None:
-    from . import attention, convolution, ssm  # noqa: F401  (importing registers; at the top it would be a circle)
+    # Which modules register one is read in their text, so that no others are imported.
+    for name, place in own_modules().items():
+        if name.startswith(f"{__name__.split('.')[0]}.core.") and REGISTERS.search(place.read_text("utf-8")):
+            import_module(name)
