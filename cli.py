@@ -348,4 +348,6 @@ def bench(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # as in __main__.py
     sys.exit(main())
