@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quintet {__version__}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    _write_what_can_be_written()
     _note_warnings()
     try:
         if "-h" in rest or "--help" in rest:
@@ -57,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 1
+
+
+def _write_what_can_be_written() -> None:
+    """Lets question marks stand for what a terminal that knows ASCII alone cannot show; no run ends by it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
 
 
 def _note_warnings() -> None:
@@ -343,4 +351,6 @@ def bench(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # as in __main__.py
     sys.exit(main())

@@ -446,6 +446,9 @@ class Task(Described, L.LightningModule):
         name = record["task"]["class_path"].rsplit(".", 1)[-1]
         if name != type(self).__name__:
             raise QuintetError(f"the checkpoint is of a {name}, this run builds a {type(self).__name__}")
+        from .fixed_options import refuse_other  # imports Hydra, which plain networks do without
+
+        refuse_other(self, record["task"], "model")
         trained = restore_description(type(self).description_type, record)
         if self.description is not None:
             refuse_other_data(self.description, trained)

@@ -331,6 +331,17 @@ def run(*typed):
     return subprocess.run([EXECUTABLE, *typed], capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.parametrize("module", ["quintet", "quintet.cli"])
+def test_the_command_runs_as_a_module_and_nothing_of_the_current_folder_does(tmp_path, module):
+    (tmp_path / "yaml.py").write_text("open('owned', 'w')")
+    (tmp_path / "difflib.py").write_text("open('owned', 'w')")
+    command = [sys.executable, "-m", module, "fitt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no command is called 'fitt'; nearest: fit" in done.stderr
+    assert not (tmp_path / "owned").exists()
+
+
 def test_a_mistake_is_one_line_and_status_1(toy):
     ended = run("fitt", "experiment=points")
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -45,7 +45,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_every_module_and_every_configuration_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    sources = [REPOSITORY / "__init__.py", REPOSITORY / "cli.py"]
+    sources = [REPOSITORY / name for name in ("__init__.py", "__main__.py", "cli.py")]
     for folder in FOLDERS:
         sources += [
             path for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".py", ".yaml", ".tsv", ".typed")

@@ -26,7 +26,6 @@ from quintet.core.composition import (
     group_names,
     import_class,
     plain,
-    refuse_changed,
     set_value,
     split_options,
     split_values,
@@ -35,6 +34,7 @@ from quintet.core.composition import (
 from quintet.core.configuration import check_types, composed
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
+from quintet.core.fixed_options import refuse_changed
 from quintet.core.mixer import Mixer
 from quintet.core.records import build
 from quintet.core.registry import list_mixers, mixer_class

@@ -1,6 +1,7 @@
 """Checkpoints as strangers send them: damaged, newer, of another shape, or written to do harm."""
 
 import codecs
+import contextlib
 import copy
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,13 @@ import pytest
 import torch
 
 from quintet.cli import main
+from quintet.core.attention import Attention
 from quintet.core.checkpoint_io import AtomicCheckpointIO
-from quintet.core.composition import refuse_changed
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError, QuintetWarning
 from quintet.core.export import write_safetensors
+from quintet.core.fixed_options import refuse_changed, refuse_other
+from quintet.core.overrides import in_grammar
 from quintet.core.pretrained import read_checkpoint
 from quintet.core.records import RECORD, restore_description
 from quintet.core.sealing import digest_of
@@ -405,3 +409,49 @@ def test_a_threshold_that_is_kept_has_the_options_it_came_from(option):
         refuse_changed({f"model.{name}": value}, AnomalyDetector, recorded, "model")
     kept = {f"model.{name}": task.constructor_arguments.get(name, getattr(task, {"threshold": "rule"}.get(name, name)))}
     refuse_changed(kept, AnomalyDetector, recorded, "model")
+
+
+SAME = {"dim": 8, "depth": 1, "num_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        ({"backbone_arguments": SAME | {"num_heads": 2}}, {}, "model.backbone_arguments is {'dim': 8, "),
+        ({"quantiles": [0.5]}, {}, "model.quantiles is [0.5], but the checkpoint was trained with None"),
+        ({}, {"scale": "none"}, "data.scale is none, but the checkpoint was trained with standard"),
+    ],
+)
+@pytest.mark.parametrize("grammar", ["Hydra's", "Lightning's"])
+def test_training_goes_on_with_the_options_it_began_with(here, capsys, grammar, model, data, said):
+    """Weights of equal shapes do not show it: heads, levels and scales have none of their own."""
+    model = {"backbone": "itransformer", "backbone_arguments": SAME} | model
+    data = {"path": "series.csv", "context": 24, "horizon": 6} | data
+    typed = [f"model.{name}={in_grammar(value)}" for name, value in model.items()]
+    typed += [f"data.{name}={in_grammar(value)}" for name, value in data.items()]
+    typed = ["experiment=timeseries/series", *typed, "ckpt_path=good.ckpt", "run_dir=resumed"]
+    if grammar == "Lightning's":
+        classes = {"model": ("quintet.timeseries.Forecaster", model), "data": ("quintet.timeseries.SeriesData", data)}
+        nodes = {key: {"class_path": path, "init_args": given} for key, (path, given) in classes.items()}
+        Path("given.yaml").write_text(json.dumps(nodes))
+        typed = ["--config=given.yaml", "--ckpt_path=good.ckpt", "--run_dir=resumed"]
+    assert main(["fit", *typed]) == 1
+    assert said in capsys.readouterr().err
+    assert not Path("resumed").exists()
+
+
+def test_a_task_in_plain_python_goes_on_with_its_options_alone(here):
+    record = content_of(here)[RECORD]
+    other = Forecaster("itransformer", SAME | {"num_heads": 2})
+    with pytest.raises(QuintetError, match=r"model\.backbone_arguments is"):
+        other.on_load_checkpoint(content_of(here))
+    refuse_other(Forecaster("itransformer", SAME, mixer=None), record["task"], "model")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_stands_in_a_class_by_default_may_be_written_out(causal):
+    described = {"class_path": "quintet.core.attention.Attention", "init_args": {}, "partial": True}
+    recorded = {"class_path": "quintet.timeseries.Forecaster", "init_args": {"mixer": described}}
+    built = Forecaster(mixer=partial(Attention, causal=causal))
+    with pytest.raises(QuintetError, match=r"model\.mixer") if causal else contextlib.nullcontext():
+        refuse_other(built, recorded, "model")
