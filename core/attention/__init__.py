@@ -1,8 +1,15 @@
 """Attention: mixers in which each token gathers values from others by how well its query meets their keys."""
 
+from . import words as words
 from .cross import CrossAttention as CrossAttention
 from .delta import GatedDeltaNet as GatedDeltaNet
 from .diagonal import DiagonalMask as DiagonalMask
+from .feature_maps import CosineReweighting as CosineReweighting
+from .feature_maps import EluPlusOne as EluPlusOne
+from .feature_maps import FeatureMap as FeatureMap
+from .feature_maps import HedgehogFeatures as HedgehogFeatures
+from .feature_maps import PositiveRandomFeatures as PositiveRandomFeatures
+from .feature_maps import TaylorFeatures as TaylorFeatures
 from .gated_linear import GatedLinearAttention as GatedLinearAttention
 from .linear import LinearAttention as LinearAttention
 from .neighborhood import NeighborhoodAttention as NeighborhoodAttention
