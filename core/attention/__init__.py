@@ -13,8 +13,14 @@ from .feature_maps import TaylorFeatures as TaylorFeatures
 from .gated_linear import GatedLinearAttention as GatedLinearAttention
 from .linear import LinearAttention as LinearAttention
 from .neighborhood import NeighborhoodAttention as NeighborhoodAttention
+from .patterns import AxialPattern as AxialPattern
+from .patterns import Pattern as Pattern
+from .patterns import StridedPattern as StridedPattern
 from .prob_sparse import ProbSparseAttention as ProbSparseAttention
 from .retention import Retention as Retention
+from .scores import ReluScore as ReluScore
+from .scores import Score as Score
+from .scores import SigmoidScore as SigmoidScore
 from .segment import SegmentAttention as SegmentAttention
 from .softmax import Attention as Attention
 from .window import WindowAttention as WindowAttention
