@@ -191,7 +191,7 @@ def list_names(arguments: list[str]) -> None:
                 str(sorted(mixer.grid_ranks)),
                 *("yes" if f else "-" for f in (mixer.causal, mixer.streaming, mixer.subquadratic)),
             ]
-            table.add_row(name, *flags, (mixer.__doc__ or "").strip().split("\n")[0])
+            table.add_row(name, *flags, registry.mixer_summary(name))
     else:
         from .core import composition
 

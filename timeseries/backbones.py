@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from ..core.errors import QuintetError, nearest
-from ..core.registry import model_entry, stored_arguments
+from ..core.registry import model_entry, named_mixers, stored_arguments
 
 
 @runtime_checkable
@@ -47,6 +47,7 @@ def build_network(
     Raises QuintetError for an unknown name and for an argument the backbone does not take.
     """
     build = model_entry(backbone).build if isinstance(backbone, str) else backbone
+    arguments = {key: named_mixers(value) if key == "mixer" else value for key, value in arguments.items()}
     try:
         return build(**own, **arguments)
     except TypeError as error:
