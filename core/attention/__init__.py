@@ -10,4 +10,6 @@ from .prob_sparse import ProbSparseAttention as ProbSparseAttention
 from .retention import Retention as Retention
 from .segment import SegmentAttention as SegmentAttention
 from .softmax import Attention as Attention
+from .weights import AttentionWeights as AttentionWeights
+from .weights import softmax_weights as softmax_weights
 from .window import WindowAttention as WindowAttention

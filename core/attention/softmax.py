@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..aside import listened_to, tell
 from ..dropout import Dropout, dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads, unflatten_grid
@@ -16,6 +17,7 @@ from ..norm.rms_norm import RMSNorm
 from ..position.relative_bias import RelativePositionBias
 from ..position.rotary import RotaryPosition
 from ..registry import register_mixer
+from .weights import AttentionWeights, softmax_weights
 
 VECTOR = 16  # numbers of float32 in the widest registers
 
@@ -126,7 +128,9 @@ class Attention(Mixer):
         projection_dropout: rate on the output.
     """
 
-    takes_queries: ClassVar[bool] = True
+    takes = frozenset({"mask", "bias", "queries"})
+    tells = frozenset({"weights"})
+    drawn_by_networks: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "causal": {"causal": True},
         "grouped_query": {"num_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "qkv_bias": False},
@@ -175,7 +179,7 @@ class Attention(Mixer):
         With `queries`, only so many first tokens of a sequence attend, to all, and only theirs is returned.
         """
         self.check_tokens(x, mask)
-        grid = tuple(x.shape[1:-1])
+        grid = key_grid = tuple(x.shape[1:-1])
         qkv = self.qkv(mask_tokens(x, mask)).unflatten(-1, (-1, self.head_dim))
         query, key, value = qkv.split((self.num_heads, self.num_key_value_heads, self.num_key_value_heads), dim=-2)
         query, key = self.q_norm(query), self.k_norm(key)
@@ -192,6 +196,10 @@ class Attention(Mixer):
             query, grid, mask = query[:, :, :queries], (queries,), None if mask is None else mask[:, :queries]
             if attn_mask is not None and attn_mask.shape[-2] > 1:
                 attn_mask = attn_mask[..., :queries, :]
+        if listened_to(self, "weights"):
+            real = None if mask is None else mask.flatten(1)
+            weights = softmax_weights(query, key, attn_mask, self.causal and attn_mask is None, real)
+            tell(self, "weights", AttentionWeights(weights, None, grid, key_grid))
         y = attend(
             query,
             key,
