@@ -1,13 +1,13 @@
 """One layer of an encoder: a mixer and a feed-forward layer, each on its own residual branch."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from .aside import refuse_untaken, run, taken_within
 from .attention.softmax import Attention
 from .errors import QuintetError
 from .feedforward.mlp import Mlp
@@ -67,8 +67,10 @@ class Block(nn.Module):
         post  norm(x + s f(x))             "Attention Is All You Need", arXiv 1706.03762
         peri  x + s norm'(f(norm(x)))      "Peri-LN", arXiv 2502.02732
 
-    where s is layer scale and, in training, drop path. Masked tokens reach no other token; a block does not clear them
-    (their residual stays), an `Encoder` does.
+    where s is layer scale and, in training, drop path. Every layer gets what it takes of what is given, the mask first
+    of all (`quintet.core.aside`). Masked tokens reach no other token; a block does not clear them (their residual
+    stays), an `Encoder` does. A mixer or feed-forward layer that returns (y, changes) makes the block return its
+    tokens and the changes, for the blocks after it.
 
     Args:
         dim: width of the tokens.
@@ -107,19 +109,40 @@ class Block(nn.Module):
             self.norm2, self.feedforward, self.output_norm2 = norm(dim), feedforward(dim), output_norm()
             self.scale2 = scale()
         self.drop_path = DropPath(drop_path)
+        self.takes = self._taken()
+
+    def _taken(self) -> frozenset[str]:
+        within = taken_within(self) | {"mask"}
+        others = taken_within(*(layer for layer in self.children() if layer is not self.mixer))
+        # Fewer tokens come out where the mixer returns fewer, and no layer after it looks at more than one.
+        fewer = "queries" in getattr(self.mixer, "takes", ()) and "mask" not in others
+        return within if fewer else within - {"queries"}
 
     def forward(
         self,
         x: Float[Tensor, "batch *grid dim"],
         mask: Bool[Tensor, "batch *grid"] | None = None,
-        **mixer_arguments: Any,
-    ) -> Float[Tensor, "batch *kept dim"]:
-        """`mixer_arguments` go to the mixer as they are, e.g. `bias` to those of the attention family.
+        **given: Any,
+    ) -> Float[Tensor, "batch *kept dim"] | tuple[Float[Tensor, "batch *kept dim"], dict[str, Any]]:
+        """Each layer gets what it takes of `given`, e.g. `bias` those of the attention family.
 
-        With `queries` among them the block returns so many first tokens only.
+        With `queries` among it the block returns so many first tokens only. Raises QuintetError for what no layer
+        takes.
         """
-        mix = partial(self.mixer, mask=mask, **mixer_arguments)
-        return self._arrange(x, mix, mixer_arguments.get("queries"))
+        if given:
+            refuse_untaken(self, given, self.takes)
+        given["mask"] = mask
+        changes: dict[str, Any] = {}
+
+        def layer(module: nn.Module, tokens: Tensor) -> Tensor:
+            result = run(module, tokens, given)
+            if isinstance(result, tuple):
+                result, changed = result
+                changes.update(changed)
+            return result
+
+        x = self._arrange(x, layer, given.get("queries"))
+        return (x, changes) if changes else x
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: Any = None
@@ -130,21 +153,26 @@ class Block(nn.Module):
         """
         after = []
 
-        def mix(tokens: Tensor) -> Tensor:
+        def layer(module: nn.Module, tokens: Tensor) -> Tensor:
+            if module is not self.mixer:
+                return module(tokens)
             mixed, new_state = self.mixer.scan(tokens, state)
             after.append(new_state)
             return mixed
 
-        return self._arrange(x, mix), after[0]
+        return self._arrange(x, layer), after[0]
 
-    def _arrange(self, x: Tensor, mix: Callable[[Tensor], Tensor], queries: int | None = None) -> Tensor:
+    def _arrange(self, x: Tensor, layer: Callable[[nn.Module, Tensor], Tensor], queries: int | None = None) -> Tensor:
+        """The placement; `layer(module, x)` runs one of the block's layers."""
         kept = x if queries is None else x[:, :queries]
         if self.placement == "post":
-            x = self.norm1(kept + self.drop_path(self.scale1(mix(x))))
+            x = layer(self.norm1, kept + self.drop_path(self.scale1(layer(self.mixer, x))))
             if self.feedforward is not None:
-                x = self.norm2(x + self.drop_path(self.scale2(self.feedforward(x))))
+                x = layer(self.norm2, x + self.drop_path(self.scale2(layer(self.feedforward, x))))
             return x
-        x = kept + self.drop_path(self.scale1(self.output_norm1(mix(self.norm1(x)))))
+        mixed = layer(self.mixer, layer(self.norm1, x))
+        x = kept + self.drop_path(self.scale1(layer(self.output_norm1, mixed)))
         if self.feedforward is not None:
-            x = x + self.drop_path(self.scale2(self.output_norm2(self.feedforward(self.norm2(x)))))
+            fed = layer(self.feedforward, layer(self.norm2, x))
+            x = x + self.drop_path(self.scale2(layer(self.output_norm2, fed)))
         return x

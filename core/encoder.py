@@ -1,15 +1,16 @@
 """Stacks of blocks: all on one grid, or in stages on ever coarser ones."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from .aside import changed, checkpointed, refuse_untaken, run, taken_within
 from .attention.softmax import Attention
 from .block import Block, Placement
 from .errors import QuintetError
@@ -24,6 +25,61 @@ LayerFactory = Callable[[int], nn.Module]
 def drop_path_rates(highest: float, depth: int) -> list[float]:
     """Rates that rise linearly from 0 at the first block to `highest` at the last."""
     return [highest * layer / max(depth - 1, 1) for layer in range(depth)]
+
+
+class Layer(NamedTuple):
+    """What there is after a block: its tokens, and what the next block is given, the mask too."""
+
+    x: Float[Tensor, "batch *grid dim"]
+    given: Mapping[str, Any]
+
+
+def make_block(block: Callable[..., nn.Module], dim: int, mixer: MixerFactory, options: dict[str, Any]) -> nn.Module:
+    """A block of the arguments that its factory has; what it says nothing about, it takes as its layers do.
+
+    Raises QuintetError for an option that differs from the default and that the factory does not have.
+    """
+    defaults = inspect.signature(Block).parameters
+    accepted = inspect.signature(block).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    chosen = {name: value for name, value in options.items() if value != defaults[name].default}
+    if not anything and (unknown := [name for name in chosen if name not in accepted]):
+        name = getattr(block, "__name__", None) or type(block).__name__
+        raise QuintetError(f"a {name} has no {', '.join(unknown)}; leave it out, or add it to its constructor")
+    made = block(dim, mixer, **{name: value for name, value in chosen.items() if anything or name in accepted})
+    if not hasattr(made, "takes"):
+        made.takes = taken_within(made) - {"queries"} | {"mask"}
+    return made
+
+
+def run_layers(
+    blocks: Iterable[nn.Module],
+    x: Tensor,
+    given: Mapping[str, Any],
+    *,
+    keep: bool = True,
+    reductions: Mapping[str, nn.Module] | None = None,
+    queries: int | None = None,
+) -> Iterator[Layer]:
+    """Runs blocks one after the other and says what there is after each, see `Encoder.layers`.
+
+    Without `keep` only the inputs of blocks are kept for the way back. `queries` goes to the last block.
+    """
+    blocks = list(blocks)
+    for layer, block in enumerate(blocks):
+        fewer = queries is not None and layer == len(blocks) - 1 and "queries" in block.takes
+        told = {**given, "queries": queries} if fewer else given
+        x, given = changed(run(block, x, told) if keep else checkpointed(run, block, x, told), given)
+        if reductions and str(layer) in reductions:
+            x, given = changed(run(reductions[str(layer)], x, given), given)
+        yield Layer(x, given)
+
+
+def last_of(layers: Iterable[Layer], before: Layer) -> Layer:
+    """The last of the layers, `before` where there are none."""
+    for layer in layers:
+        before = layer
+    return before
 
 
 class Encoder(nn.Module):
@@ -42,6 +98,13 @@ class Encoder(nn.Module):
         drop_path: rate of the last block, rising linearly from 0 at the first; or one rate a block.
         final_norm: end with a norm; None means where the last block does not (any placement but "post").
         gradient_checkpointing: in training, keep only the blocks' inputs and compute the rest again going back.
+        block: factory `SomeBlock(dim, mixer)`, and of those of feedforward, norm, placement, layer_scale and drop_path
+            that it has, called `block(x, **given)` with what it `takes`, or without `takes` what its layers take. It
+            returns its tokens, or (tokens, changes of what the next block is given).
+        reductions: factories `SomeReduction(dim)` of what leaves fewer tokens, by the number of the block after which
+            it stands; see `Reduction`.
+
+    Raises QuintetError for an option that the block does not have.
     """
 
     def __init__(
@@ -56,6 +119,8 @@ class Encoder(nn.Module):
         drop_path: float | Sequence[float] = 0.0,
         final_norm: bool | None = None,
         gradient_checkpointing: bool = False,
+        block: Callable[..., nn.Module] = Block,
+        reductions: Mapping[int, LayerFactory] | None = None,
     ) -> None:
         super().__init__()
         mixers = [mixer] if callable(mixer) else list(mixer)
@@ -64,34 +129,57 @@ class Encoder(nn.Module):
             raise QuintetError("an encoder needs a mixer; got an empty list of them")
         if len(rates) != depth:
             raise QuintetError(f"{len(rates)} drop path rates for {depth} blocks; give one number, or one a block")
+        options = {"feedforward": feedforward, "norm": norm, "placement": placement, "layer_scale": layer_scale}
         self.blocks = nn.ModuleList(
-            Block(dim, mixers[layer % len(mixers)], feedforward, norm, placement, layer_scale, rates[layer])
+            make_block(block, dim, mixers[layer % len(mixers)], options | {"drop_path": rates[layer]})
             for layer in range(depth)
         )
+        if wrong := [layer for layer in reductions or {} if not 0 <= layer < depth]:
+            raise QuintetError(f"reductions stand after blocks 0 to {depth - 1}; got {wrong}")
+        self.reductions = nn.ModuleDict({str(layer): factory(dim) for layer, factory in (reductions or {}).items()})
         final_norm = placement != "post" if final_norm is None else final_norm
         self.norm = norm(dim) if final_norm else nn.Identity()
         self.gradient_checkpointing = gradient_checkpointing
+        self.takes = taken_within(self) | {"mask", "queries"}
 
     def forward(
         self,
         x: Float[Tensor, "batch *grid dim"],
         mask: Bool[Tensor, "batch *grid"] | None = None,
         queries: int | None = None,
-        **mixer_arguments: Any,
+        **given: Any,
     ) -> Float[Tensor, "batch *kept dim"]:
-        """Encodes the tokens; `mixer_arguments` go to every mixer as they are.
+        """Encodes the tokens; every layer gets what it takes of `given`.
 
-        With `queries`, only so many first tokens of a sequence are returned. Where its mixer allows it, the last block
-        then computes no others, which of 12 blocks saves up to a fifteenth.
+        With `queries`, only so many first tokens of a sequence are returned. Where its layers allow it, the last block
+        then computes no others, which of 12 blocks saves up to a fifteenth. Raises QuintetError for what no layer
+        takes.
         """
+        x, given = last_of(self._layers(x, mask, given, queries), Layer(x, {"mask": mask}))
+        if queries is None or "mask" in getattr(self.norm, "takes", ()):  # a norm over all tokens
+            return self._finish(x, given) if queries is None else self._finish(x, given)[:, :queries]
+        mask = None if given["mask"] is None else given["mask"][:, :queries]
+        return self._finish(x[:, :queries], {**given, "mask": mask})
+
+    def layers(
+        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None, **given: Any
+    ) -> Iterator[Layer]:
+        """Encodes block by block: after each its tokens, before the final norm, and what the next one is given.
+
+        Who stops asking, stops the computation. Masked tokens may hold anything.
+        """
+        return self._layers(x, mask, given)
+
+    def _layers(self, x: Tensor, mask: Tensor | None, given: dict[str, Any], queries: int | None = None):
+        if given:
+            refuse_untaken(self, given, self.takes)
+        keep = not (self.gradient_checkpointing and self.training)
+        given["mask"] = mask
         x = mask_tokens(x, mask)
-        last = len(self.blocks) - 1
-        for layer, block in enumerate(self.blocks):
-            fewer = queries is not None and layer == last and block.mixer.takes_queries
-            x = self._run(block, x, mask, mixer_arguments | ({"queries": queries} if fewer else {}))
-        if queries is not None:
-            x, mask = x[:, :queries], None if mask is None else mask[:, :queries]
-        return mask_tokens(self.norm(x), mask)
+        return run_layers(self.blocks, x, given, keep=keep, reductions=self.reductions, queries=queries)
+
+    def _finish(self, x: Tensor, given: Mapping[str, Any]) -> Tensor:
+        return mask_tokens(run(self.norm, x, given), given["mask"])
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], states: Sequence[Any] | None = None
@@ -112,8 +200,8 @@ class Encoder(nn.Module):
         indices: Sequence[int],
         mask: Bool[Tensor, "batch *grid"] | None = None,
         normalize: bool = False,
-        **mixer_arguments: Any,
-    ) -> list[Float[Tensor, "batch *grid dim"]]:
+        **given: Any,
+    ) -> list[Float[Tensor, "batch *_grid dim"]]:
         """Outputs of the blocks numbered `indices` (negative from the end), with `normalize` through the final norm.
 
         Blocks after the last one asked for are not run. Raises QuintetError for a number that no block has.
@@ -124,17 +212,10 @@ class Encoder(nn.Module):
             raise QuintetError(f"this encoder has blocks 0 to {depth - 1}; got {wrong or 'no index'}")
         wanted = [index % depth for index in indices]
         outputs = {}
-        x = mask_tokens(x, mask)
-        for layer in range(max(wanted) + 1):
-            x = self._run(self.blocks[layer], x, mask, mixer_arguments)
-            if layer in wanted:
-                outputs[layer] = mask_tokens(self.norm(x) if normalize else x, mask)
+        for number, (tokens, told) in zip(range(max(wanted) + 1), self.layers(x, mask, **given)):
+            if number in wanted:
+                outputs[number] = self._finish(tokens, told) if normalize else mask_tokens(tokens, told["mask"])
         return [outputs[layer] for layer in wanted]
-
-    def _run(self, block: nn.Module, x: Tensor, mask: Tensor | None, mixer_arguments: dict[str, Any]) -> Tensor:
-        if self.gradient_checkpointing and self.training:
-            return checkpoint(block, x, mask, use_reentrant=False, **mixer_arguments)
-        return block(x, mask, **mixer_arguments)
 
 
 def downsample_mask(
@@ -166,6 +247,7 @@ class StagedEncoder(nn.Module):
         drop_path: rate of the very last block, rising linearly over all stages from 0 at the first block.
         stage_norm: end every stage with a norm, whose output is returned and goes on to the next stage.
         gradient_checkpointing: in training, keep only the blocks' inputs and compute the rest again going back.
+        block: factory of blocks, see `Encoder`.
 
     Raises QuintetError where a list has another length than there are stages.
     """
@@ -183,6 +265,7 @@ class StagedEncoder(nn.Module):
         drop_path: float = 0.0,
         stage_norm: bool = False,
         gradient_checkpointing: bool = False,
+        block: Callable[..., nn.Module] = Block,
     ) -> None:
         super().__init__()
         stages = len(dims)
@@ -205,17 +288,26 @@ class StagedEncoder(nn.Module):
                 drop_path=rates[ends[stage] - depths[stage] : ends[stage]],
                 final_norm=stage_norm,
                 gradient_checkpointing=gradient_checkpointing,
+                block=block,
             )
             for stage in range(stages)
         )
+        self.takes = taken_within(self) - {"queries"} | {"mask"}
 
     def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
+        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None, **given: Any
     ) -> list[Float[Tensor, "batch *_grid _dim"]]:
-        """Outputs of the stages; on coarser grids a token is real where any it stands for is (`downsample_mask`)."""
-        outputs = [self.stages[0](x, mask)]
+        """Outputs of the stages; on coarser grids a token is real where any it stands for is (`downsample_mask`).
+
+        Every layer of every stage, and every module between them, gets what it takes of `given`.
+        """
+        if given:
+            refuse_untaken(self, given, self.takes)
+        given["mask"] = mask
+        outputs = [run(self.stages[0], x, given)]
         for downsample, stage in zip(self.downsamples, self.stages[1:]):
-            x = downsample(outputs[-1])
-            mask = None if mask is None else downsample_mask(mask, x.shape[1:-1])
-            outputs.append(stage(x, mask))
+            x = run(downsample, outputs[-1], given)
+            if given["mask"] is not None:
+                given["mask"] = downsample_mask(given["mask"], x.shape[1:-1])
+            outputs.append(run(stage, x, given))
         return outputs

@@ -29,7 +29,12 @@ class Mixer(nn.Module):
         streaming: has `scan` and `step`, which carry a state along a sequence.
         padding_invariant: masked tokens appended at the end of the first grid axis change nothing at real tokens.
         continuous: close inputs give close outputs; not so where tokens are chosen by rank, which rounding may turn.
-        takes_queries: `forward` takes `queries`, a number of first tokens of a sequence, and returns no others.
+        takes: what `forward` wants beside the tokens, by name; see `quintet.core.aside`. With "queries", a number of
+            first tokens of a sequence, it returns no others.
+        tells: what it can say aside: "weights" (`AttentionWeights`), "loss".
+        drawn_by_networks: image networks draw its linear layers as their own (`initialise_linear_layers`), as the
+            authors of softmax attention do; other mechanisms may rely on how they start.
+        plans_grid: an exported graph takes the size of grid alone that it was traced with.
         variants: constructor arguments of further configurations the property tests run.
     """
 
@@ -39,7 +44,10 @@ class Mixer(nn.Module):
     streaming: bool = False
     padding_invariant: bool = True
     continuous: bool = True
-    takes_queries: ClassVar[bool] = False
+    takes: frozenset[str] = frozenset({"mask"})
+    tells: frozenset[str] = frozenset()
+    drawn_by_networks: ClassVar[bool] = False
+    plans_grid: ClassVar[bool] = False
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     dim: int

@@ -24,6 +24,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MetricCollection
 
+from .aside import listening, told_within
 from .data import DataModule
 from .described import Described, description_of, to_json
 from .errors import QuintetError, nearest
@@ -153,6 +154,7 @@ class Task(Described, L.LightningModule):
         self._frozen_for: int | None = None  # the epoch for which parameters were last frozen or freed
         self.origin: LoadReport | None = None  # of the first weights, where they were not random
         self._losses = LossWatch()
+        self._tells_losses: bool | None = None  # whether a layer says losses aside; known at the first step
         self._chosen: list[dict[str, float]] = []  # rate and decay of each group of parameters, as they were given
 
     # What a domain implements
@@ -276,7 +278,7 @@ class Task(Described, L.LightningModule):
     # Training
 
     def training_step(self, batch: Any, batch_index: int) -> Tensor:
-        result = self.step(batch)
+        result = self._step_with_told_losses(batch)
         # Lightning's log takes as long as a layer of a small network: the mean is kept here and logged once.
         self.train_loss.update(result.loss.detach(), result.targets.shape[0])
         self._losses.keep(self.trainer.global_step, result.loss)
@@ -284,6 +286,17 @@ class Task(Described, L.LightningModule):
         if alone or len(self._losses) >= TOGETHER:
             self._losses.look(self)
         return result.loss
+
+    def _step_with_told_losses(self, batch: Any) -> StepResult:
+        """`step`, its loss and what layers said aside as "loss", such as how evenly a mixture uses its experts."""
+        if self._tells_losses is None:
+            self._tells_losses = "loss" in told_within(self)
+        if not self._tells_losses:
+            return self.step(batch)
+        with listening(self, "loss") as heard:
+            result = self.step(batch)
+        result.loss = result.loss + sum(loss for losses in heard["loss"].values() for loss in losses)
+        return result
 
     def validation_step(self, batch: Any, batch_index: int) -> None:
         self.evaluate(batch, "val")

@@ -66,6 +66,8 @@ def own_modules() -> dict[str, Path]:
 
 def present_path(path: str) -> str:
     """The path of a class or function today, from one that a checkpoint may have recorded before a module moved."""
+    while path in FORMER:
+        path = FORMER[path]
     module, _, name = path.rpartition(".")
     while module in FORMER:
         module = FORMER[module]

@@ -23,4 +23,6 @@ from .scores import Score as Score
 from .scores import SigmoidScore as SigmoidScore
 from .segment import SegmentAttention as SegmentAttention
 from .softmax import Attention as Attention
+from .weights import AttentionWeights as AttentionWeights
+from .weights import softmax_weights as softmax_weights
 from .window import WindowAttention as WindowAttention

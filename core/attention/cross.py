@@ -5,9 +5,11 @@ from collections.abc import Callable
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..aside import listened_to, tell
 from ..dropout import Dropout
 from ..errors import QuintetError
 from .softmax import attend, resolve_head_sizes
+from .weights import AttentionWeights, softmax_weights
 
 
 class CrossAttention(nn.Module):
@@ -29,6 +31,9 @@ class CrossAttention(nn.Module):
         dropout: rate on the attention weights.
         projection_dropout: rate on the output.
     """
+
+    takes = frozenset({"context", "context_mask"})
+    tells = frozenset({"weights"})
 
     def __init__(
         self,
@@ -75,8 +80,17 @@ class CrossAttention(nn.Module):
             attn_mask = (flat | ~flat.any(dim=1, keepdim=True))[:, None, None, :]
         query = self.q_norm(self.q(x.flatten(1, -2)).unflatten(-1, (-1, self.head_dim)))
         key, value = self.kv(context.flatten(1, -2)).unflatten(-1, (-1, self.head_dim)).chunk(2, dim=-2)
+        query, key, value = (part.transpose(1, 2) for part in (query, self.k_norm(key), value))
+        if listened_to(self, "weights"):
+            weights = softmax_weights(query, key, attn_mask)
+            if present is not None:
+                weights = weights.masked_fill(~present.view(-1, 1, 1, 1), 0.0)
+            grids = tuple(x.shape[1:-1]), tuple(context.shape[1:-1])
+            tell(self, "weights", AttentionWeights(weights, None, *grids))
         y = attend(
-            *(part.transpose(1, 2) for part in (query, self.k_norm(key), value)),
+            query,
+            key,
+            value,
             attn_mask,
             self.dropout if self.training else 0.0,
         )

@@ -17,7 +17,6 @@ from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatt
 from ..registry import factory_target, register_mixer
 from .feature_maps.contract import FeatureMap, Tokens
 from .feature_maps.elementwise import EluPlusOne, PlainFunction
-from .feature_maps.elementwise import elu_plus_one as elu_plus_one  # checkpoints call it by its name here
 from .normalizers import DivideByRootMeanSquare, DivideBySum
 
 

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...kernels.neighborhood_attention import neighborhood_attention
+from ...kernels.neighborhood_attention import neighborhood_attention, neighborhood_weights
+from ..aside import listened_to, tell
 from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads
 from ..registry import register_mixer
+from .weights import AttentionWeights
 
 
 def _per_axis(name: str, value: Any, rank: int) -> tuple:
@@ -56,6 +58,9 @@ class NeighborhoodAttention(Mixer):
 
     subquadratic: ClassVar[bool] = True
     padding_invariant = False
+    tells = frozenset({"weights"})
+    drawn_by_networks: ClassVar[bool] = True
+    plans_grid: ClassVar[bool] = True  # it cuts its grid into tiles by a plan for its size
     no_weight_decay: ClassVar[tuple[str, ...]] = ("rpb",)
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "sequence": {"rank": 1, "kernel_size": 5, "dilation": 2},
@@ -108,6 +113,8 @@ class NeighborhoodAttention(Mixer):
     ) -> Float[Tensor, "batch *grid dim"]:
         self.check_tokens(x, mask)
         query, key, value = self.qkv(mask_tokens(x, mask)).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+        if listened_to(self, "weights"):
+            tell(self, "weights", self._weights(query, key, mask))
         y = neighborhood_attention(
             query,
             key,
@@ -120,6 +127,16 @@ class NeighborhoodAttention(Mixer):
             mask=mask,
         )
         return mask_tokens(self.projection_dropout(self.proj(y.flatten(-2))), mask)
+
+    def _weights(self, query: Tensor, key: Tensor, mask: Tensor | None) -> AttentionWeights:
+        settings = (self.kernel_size, self.stride, self.dilation, self.causal_axes)
+        values, keys, inside = neighborhood_weights(query, key, *settings, self.rpb, mask, query.shape[-1] ** -0.5)
+        if mask is not None:
+            values = values.masked_fill(~mask.flatten(1)[:, :, None, None], 0.0)
+        grid = tuple(query.shape[1:-2])
+        steps = self.dilation[0] if len(set(self.dilation)) == 1 else self.dilation
+        window = f"{' x '.join(map(str, self.kernel_size))} of {' x '.join(map(str, grid))}, dilation {steps}"
+        return AttentionWeights(values.transpose(1, 2), keys.masked_fill(~inside, -1), grid, grid, window)
 
     def extra_repr(self) -> str:
         sizes = f"kernel_size={self.kernel_size}, stride={self.stride}, dilation={self.dilation}"

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..aside import listened_to, tell
 from ..dropout import Dropout, dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads, unflatten_grid
@@ -18,7 +19,8 @@ from ..position.relative_bias import RelativePositionBias
 from ..position.rotary import RotaryPosition
 from ..registry import register_mixer
 from .patterns.strided import StridedPattern
-from .scores.contract import attend_by_score
+from .scores.contract import attend_by_score, weights_by_score
+from .weights import AttentionWeights, softmax_weights
 
 VECTOR = 16  # numbers of float32 in the widest registers
 
@@ -134,7 +136,9 @@ class Attention(Mixer):
         pattern: factory `SomePattern(num_heads)` of which tokens meet, see `Pattern`; all pairs are computed still.
     """
 
-    takes_queries: ClassVar[bool] = True
+    takes = frozenset({"mask", "bias", "queries"})
+    tells = frozenset({"weights"})
+    drawn_by_networks: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "causal": {"causal": True},
         "grouped_query": {"num_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "qkv_bias": False},
@@ -188,7 +192,7 @@ class Attention(Mixer):
         With `queries`, only so many first tokens of a sequence attend, to all, and only theirs is returned.
         """
         self.check_tokens(x, mask)
-        grid = tuple(x.shape[1:-1])
+        grid = key_grid = tuple(x.shape[1:-1])
         qkv = self.qkv(mask_tokens(x, mask)).unflatten(-1, (-1, self.head_dim))
         query, key, value = qkv.split((self.num_heads, self.num_key_value_heads, self.num_key_value_heads), dim=-2)
         query, key = self.q_norm(query), self.k_norm(key)
@@ -211,9 +215,18 @@ class Attention(Mixer):
             if attn_mask is not None and attn_mask.shape[-2] > 1:
                 attn_mask = attn_mask[..., :queries, :]
             bias = None if bias is None else bias[..., :queries, :]
+        causal = self.causal and attn_mask is None
+        if listened_to(self, "weights"):
+            real = None if mask is None else mask.flatten(1)
+            if self.score is None:
+                weights = softmax_weights(query, key, attn_mask, causal, real)
+            else:
+                weights = weights_by_score(self.score, query, key, attn_mask, bias)
+                weights = weights if real is None else weights.masked_fill(~real[:, None, :, None], 0.0)
+            tell(self, "weights", AttentionWeights(weights, None, grid, key_grid))
         rate = self.dropout if self.training else 0.0
         if self.score is None:
-            y = attend(query, key, value, attn_mask, rate, self.causal and attn_mask is None)
+            y = attend(query, key, value, attn_mask, rate, causal)
         else:
             y = attend_by_score(self.score, query, key, value, attn_mask, bias, rate)
         y = self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2)))

@@ -12,11 +12,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from ...kernels.bias_attention import bias_attention
+from ..aside import listened_to, tell
 from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, mask_tokens, resolve_num_heads
 from ..position.relative_bias import RelativePositionBias
 from ..registry import register_mixer
+from .weights import AttentionWeights, softmax_weights
 
 
 def split_windows(
@@ -66,6 +68,8 @@ class WindowAttention(Mixer):
     """
 
     subquadratic: ClassVar[bool] = True
+    tells = frozenset({"weights"})
+    drawn_by_networks: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "shifted": {"window_size": 4, "shift": 2},
         "sequence": {"rank": 1, "window_size": 8, "shift": 3},
@@ -114,11 +118,13 @@ class WindowAttention(Mixer):
         shift = tuple(0 if size >= length else by for by, size, length in zip(self.shift, self.window_size, grid))
 
         qkv = self.qkv(split_windows(_pad_and_roll(mask_tokens(x, mask), padded, shift), window))
-        y = bias_attention(
-            *qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2),
-            bias=None if self.relative_bias is None else self.relative_bias(window),
-            mask=_visible(mask, grid, padded, window, shift, x.device),
-        )
+        query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        bias = None if self.relative_bias is None else self.relative_bias(window)
+        visible = _visible(mask, grid, padded, window, shift, x.device)
+        if listened_to(self, "weights"):
+            values = _window_weights(query, key, bias, visible)
+            tell(self, "weights", _in_raster_order(values, mask, grid, padded, window, shift))
+        y = bias_attention(query, key, value, bias=bias, mask=visible)
         y = join_windows(y.flatten(-2), window, padded)
         if any(shift):
             y = y.roll(shift, tuple(range(1, len(grid) + 1)))
@@ -161,6 +167,38 @@ def _visible(
             return together
         visible = (visible.unsqueeze(1).unflatten(0, (-1, len(together))) & together).flatten(0, 1)
     return visible
+
+
+def _window_weights(
+    query: Tensor, key: Tensor, bias: Tensor | None, visible: Tensor | None
+) -> Float[Tensor, "windows heads queries keys"]:
+    """Weights within windows, 0 for keys that are not visible."""
+    scores = torch.zeros((), device=query.device) if bias is None else bias
+    if visible is not None:
+        visible = visible.unsqueeze(1) if visible.dim() == 2 else visible
+        visible = visible.repeat(len(query) // len(visible), 1, 1).unsqueeze(1)
+        scores = scores.masked_fill(~visible, torch.finfo(torch.float32).min / 2)
+    weights = softmax_weights(query.transpose(1, 2), key.transpose(1, 2), scores)
+    return weights if visible is None else weights.masked_fill(~visible, 0.0)
+
+
+def _in_raster_order(
+    values: Float[Tensor, "windows heads queries keys"],
+    mask: Tensor | None,
+    grid: tuple[int, ...],
+    padded: tuple[int, ...],
+    window: tuple[int, ...],
+    shift: tuple[int, ...],
+) -> AttentionWeights:
+    """Weights of the tokens of the grid from those within windows, which padding fills."""
+    numbers = torch.arange(1, prod(grid) + 1, device=values.device).view(1, *grid, 1)
+    keys = split_windows(_pad_and_roll(numbers, padded, shift), window).squeeze(-1) - 1
+    places = keys.flatten().argsort(stable=True)[-prod(grid) :]
+    values = values.unflatten(0, (-1, len(keys))).transpose(1, 2).flatten(2, 3)[:, :, places]
+    if mask is not None:
+        values = values.masked_fill(~mask.flatten(1)[:, None, :, None], 0.0)
+    words = f"{' x '.join(map(str, window))} of {' x '.join(map(str, grid))}, shift {' x '.join(map(str, shift))}"
+    return AttentionWeights(values, keys.repeat_interleave(keys.shape[1], 0)[places], grid, grid, words)
 
 
 def _per_axis(name: str, value: int | Sequence[int], rank: int) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ class AdaptiveNorm(nn.Module):
         kind: "layer" standardizes, "rms" divides by the root mean square.
     """
 
+    takes = frozenset({"condition"})
+
     def __init__(self, dim: int, condition_dim: int | None = None, eps: float = 1e-6, kind: NormKind = "layer") -> None:
         super().__init__()
         self.dim, self.eps, self.kind = dim, eps, kind

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from quintet.core.aside import tell
 from quintet.core.data import DataModule
 from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
@@ -121,11 +122,35 @@ def adopted(**arguments):
     return task
 
 
+class SayingBody(Body):
+    """Says a quarter of its squared weights aside."""
+
+    tells = frozenset({"loss"})
+
+    def forward(self, x):
+        tell(self, "loss", self[0].weight.square().sum() / 4)
+        return super().forward(x)
+
+
 def values(module):
     return {key: value.clone() for key, value in module.state_dict().items()}
 
 
 # What is logged
+
+
+def test_losses_that_layers_tell_are_learned(tmp_path):
+    """One step of plain descent moves the weights by the slope of the told loss too: rate * weight / 2."""
+    descent = {"optimizer": torch.optim.SGD, "weight_decay": 0.0, "warmup": 0.0, "lr": 0.1}
+    moved = []
+    for body in (Body, SayingBody):
+        torch.manual_seed(0)
+        task = adopted(body=body, **descent)
+        before = task.body[0].weight.detach().clone()
+        runner = trainer(tmp_path, max_steps=1, limit_val_batches=0)
+        runner.fit(task, Signs())
+        moved.append(task.body[0].weight.detach() - before)
+    torch.testing.assert_close(moved[1] - moved[0], -0.1 * before / 2)
 
 
 def test_losses_are_means_over_samples_whatever_the_batches(tmp_path):

@@ -4,6 +4,7 @@ from .contract import FeatureMap as FeatureMap
 from .contract import Tokens as Tokens
 from .cosine import CosineReweighting as CosineReweighting
 from .elementwise import EluPlusOne as EluPlusOne
+from .elementwise import elu_plus_one as elu_plus_one
 from .hedgehog import HedgehogFeatures as HedgehogFeatures
 from .positive_random import PositiveRandomFeatures as PositiveRandomFeatures
 from .taylor import TaylorFeatures as TaylorFeatures

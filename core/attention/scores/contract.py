@@ -25,6 +25,23 @@ class Score(nn.Module):
         raise NotImplementedError
 
 
+def weights_by_score(
+    score: nn.Module,
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch key_value_heads keys head_dim"],
+    allowed: Bool[Tensor, "#batch #heads #queries keys"],
+    bias: Float[Tensor, "#batch #heads queries keys"] | None = None,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """score(q kᵀ / sqrt(head_dim) + bias) in at least fp32, each key head for a group of heads; 0 where not allowed."""
+    groups, dtype = query.shape[1] // key.shape[1], torch.promote_types(query.dtype, torch.float32)
+    key = key.repeat_interleave(groups, 1) if groups > 1 else key
+    counts = allowed.sum(-1, keepdim=True).clamp_min(1)
+    with torch.autocast(query.device.type, enabled=False):
+        logits = (query.to(dtype) * query.shape[-1] ** -0.5) @ key.to(dtype).mT
+        logits = logits if bias is None else logits + bias.to(dtype)
+        return score(logits, allowed, counts).masked_fill(~allowed, 0.0)
+
+
 def attend_by_score(
     score: nn.Module,
     query: Float[Tensor, "batch heads queries head_dim"],
@@ -34,14 +51,10 @@ def attend_by_score(
     bias: Float[Tensor, "#batch #heads queries keys"] | None = None,
     dropout_rate: float = 0.0,
 ) -> Float[Tensor, "batch heads queries head_dim"]:
-    """score(q kᵀ / sqrt(head_dim) + bias) v over allowed pairs, logits in fp32, each key-value head for a group."""
-    groups, dtype = query.shape[1] // key.shape[1], torch.promote_types(query.dtype, torch.float32)
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    counts = allowed.sum(-1, keepdim=True).clamp_min(1)
+    """score(q kᵀ / sqrt(head_dim) + bias) v over allowed pairs, in fp32, each key-value head for a group of heads."""
+    groups = query.shape[1] // value.shape[1]
+    weights = weights_by_score(score, query, key, allowed, bias)
+    weights = dropout(weights, dropout_rate) if dropout_rate else weights
+    wide = value.repeat_interleave(groups, 1) if groups > 1 else value
     with torch.autocast(query.device.type, enabled=False):
-        logits = (query.to(dtype) * query.shape[-1] ** -0.5) @ key.to(dtype).mT
-        logits = logits if bias is None else logits + bias.to(dtype)
-        weights = score(logits, allowed, counts).masked_fill(~allowed, 0.0)
-        weights = dropout(weights, dropout_rate) if dropout_rate else weights
-        return (weights @ value.to(dtype)).to(value.dtype)
+        return (weights @ wide.to(weights.dtype)).to(value.dtype)

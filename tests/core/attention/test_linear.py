@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quintet.core.attention import LinearAttention
-from quintet.core.attention.linear import elu_plus_one
+from quintet.core.attention.feature_maps import elu_plus_one
 from quintet.core.attention.normalizers import DivideByRootMeanSquare
 from quintet.core.convolution import DepthwiseConvolution
 from quintet.core.errors import QuintetError

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from quintet.core.aside import listening
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import load_weights
@@ -120,15 +121,29 @@ def test_residual_attention_without_scores_is_softmax_attention():
     core.load_state_dict(ours.state_dict())
     x, mask = torch.randn(2, 7, D), torch.rand(2, 7) > 0.3
     mask[1] = False
-    assert torch.allclose(ours(x, mask), core(x, mask), atol=1e-6)
+    assert torch.allclose(ours(x, mask)[0], core(x, mask), atol=1e-6)
 
 
-def test_scores_are_handed_on():
-    layer, scores = ResidualAttention(D, HEADS), []
-    first = layer(torch.ones(1, 3, D), scores=scores)
-    second = layer(torch.randn(1, 3, D), scores=scores)
-    assert len(scores) == 2
-    assert first.shape == second.shape
+def test_scores_are_handed_on_and_added_up():
+    """Weights of the second layer: softmax of its own scores and those of the first."""
+    model = small(num_heads=HEADS).eval()
+    with listening(model, "weights") as heard:
+        model(torch.randn(1, L, 1))
+    blocks, scores = model.encoder.blocks, []
+    inputs = []
+    for block in blocks:
+        block.mixer.register_forward_pre_hook(lambda _, tokens: inputs.append(tokens[0]))
+    torch.manual_seed(0)
+    x = torch.randn(1, L, 1)
+    with listening(model, "weights") as heard:
+        model(x)
+    for block, tokens in zip(blocks, inputs):
+        q, k, _ = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in block.mixer.qkv(tokens).chunk(3, -1))
+        scores.append(q @ k.mT / (D // HEADS) ** 0.5)
+    assert len(blocks) > 1
+    for layer in range(len(blocks)):
+        (found,) = heard["weights"][f"encoder.blocks.{layer}.mixer"]
+        assert torch.allclose(found.dense(), sum(scores[: layer + 1]).softmax(-1), atol=1e-5)
 
 
 def test_token_batch_norm_is_over_all_tokens():
