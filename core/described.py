@@ -39,6 +39,10 @@ class Described(Describable):
         object.__setattr__(self, "constructor_arguments", arguments)
         return self
 
+    def restate(self, **arguments: Any) -> None:
+        """Records values of constructor arguments that turned out to be others than it was called with."""
+        self.constructor_arguments.update(arguments)
+
 
 def description_of(value: Any, where: str = "") -> Any:
     """Writes a value down as plain data; raises QuintetError naming the argument that cannot be written down."""

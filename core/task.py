@@ -496,15 +496,6 @@ def _train_where_something_learns(module: nn.Module, above: bool) -> None:
         _train_where_something_learns(child, module.training)
 
 
-def refuse_built(network: Any, what: str) -> None:
-    """Raises QuintetError for a network where what builds one is meant: it waits for what the data say."""
-    if isinstance(network, nn.Module):
-        raise QuintetError(
-            f"model.backbone is a built {type(network).__name__}, but its {what} come from the data; give the "
-            "class or a registered name, and what else it needs as model.backbone_arguments"
-        )
-
-
 def refuse_other_data(found: Any, trained: Any) -> None:
     """Raises QuintetError where a description of data differs from the one a checkpoint was trained with."""
     found, trained = (description_of(dataclasses.asdict(item), "description") for item in (found, trained))
