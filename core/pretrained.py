@@ -6,12 +6,10 @@ loading never executes code. Only a head of another size (`head_keys`) is left a
 """
 
 import hashlib
-import mmap
 import os
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -24,6 +22,7 @@ import torch
 from rich.progress import wrap_file
 from torch import Tensor, nn
 
+from .archives import check_archive, check_pickle, check_safetensors
 from .described import from_json
 from .errors import QuintetError, QuintetWarning, first_line, nearest
 from .layout import Layout as Layout
@@ -33,7 +32,6 @@ from .lora import merged_state
 from .network import said
 from .sealing import check_seal, check_tensors
 
-GROWING = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n", b"_codecs\nencode\n")  # as pickles name them
 WEIGHT_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model.ckpt")  # of a folder as hubs lay them out
 
@@ -191,6 +189,7 @@ def read_checkpoint(path: str | Path) -> dict:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
 
+            check_safetensors(path)
             with safe_open(path, "pt") as file:
                 names, about = file.keys(), file.metadata() or {}
                 content = {name: file.get_tensor(name) for name in names}
@@ -198,8 +197,8 @@ def read_checkpoint(path: str | Path) -> dict:
             if "quintet" in about:
                 content = {"state_dict": content, "quintet": from_json(about["quintet"])}
         else:
-            _check_archive(path)
-            _check_pickle(path)
+            check_archive(path)
+            check_pickle(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except QuintetError:
         raise
@@ -223,34 +222,6 @@ def read_checkpoint(path: str | Path) -> dict:
             stacklevel=2,
         )
     return content
-
-
-def _check_archive(path: Path) -> None:
-    """Raises QuintetError for a zip file that is damaged or that torch.save did not write; torch checks no sums."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        # torch.save compresses nothing and names nothing twice; what does can be a thousand times its own size.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
-            sum(entry.file_size for entry in entries) > path.stat().st_size
-        ):
-            raise QuintetError(f"{path} is a compressed archive, which torch.save does not write")
-        if broken := archive.testzip():
-            raise QuintetError(f"{path} is damaged: {broken} in it does not have the sum that was written")
-
-
-def _check_pickle(path: Path) -> None:
-    """Raises QuintetError for a pickle that makes bytes: of all that torch reads without running code, only what makes
-    them (`bytearray(10**11)`, text encoded again and again) can be any number of times larger than the file.
-    """
-    # The whole file is looked through: which of its entries is the pickle, torch's reader of archives sees its own way.
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickled:
-        if any(pickled.find(name) >= 0 for name in GROWING):
-            raise QuintetError(
-                f"{path} was refused: it holds bytes beside tensors, which may take any amount of memory; "
-                "ask its author for a state dict or safetensors"
-            )
 
 
 def load_pretrained(

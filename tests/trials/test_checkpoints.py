@@ -191,6 +191,39 @@ def test_a_compressed_archive_is_not_unpacked(here):
         read_checkpoint(here / "bomb.ckpt")
 
 
+def crowded(kind: str, path: Path) -> Path:
+    """A small file with very many tensors without numbers, or names of classes."""
+    empty = torch.empty(0)
+    if kind == "safetensors":
+        names = {f"{index:06}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(30_000)}
+        header = json.dumps(names).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    elif kind == "names":
+        torch.save({"state_dict": {}, RECORD: {"classes": [f"{index:040}" for index in range(200_000)]}}, path)
+    elif kind == "tensors":
+        torch.save({f"{index:040}": empty for index in range(200_000)}, path)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for index in range(30_000):
+                archive.writestr(f"{index}", b"")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "names", "tensors", "entries"])
+def test_a_file_that_describes_far_more_than_it_holds_is_refused_before_it_is_read(tmp_path, kind, monkeypatch):
+    path = crowded(kind, tmp_path / ("x.safetensors" if kind == "safetensors" else "x.ckpt"))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(QuintetError, match="it describes far more tensors, or classes and the like, than"):
+        read_checkpoint(path)
+
+
+def test_many_series_with_few_weights_are_read(tmp_path):
+    """A hundred thousand of them, as of M4, with names and the last stamp of each."""
+    described = {"series": [f"M4_H{index}" for index in range(100_000)], "seen_until": ["2017-01-01 12:00"] * 100_000}
+    torch.save({"state_dict": {"weight": torch.zeros(1000)}, "description": described}, tmp_path / "x.ckpt")
+    assert read_checkpoint(tmp_path / "x.ckpt")["description"] == described
+
+
 def test_a_record_that_names_itself_a_billion_times_ends_at_once(here, capsys):
     laughs: list = ["ha"] * 10
     for _ in range(30):
@@ -223,7 +256,7 @@ def test_networks_far_larger_than_their_weights_are_not_built(here, capsys, argu
     assert complaint in refused(sealed(content, here / "deep.ckpt"), capsys)
 
 
-@pytest.mark.parametrize("size", [[10**6, 10**6], [32], [0, 32]])
+@pytest.mark.parametrize("size", [[10**6, 10**6], [5793, 5793], [32], [0, 32]])
 def test_a_checkpoint_cannot_ask_for_images_that_fill_all_memory(size):
     sizes = {"channels": 3, "mean": [0.5] * 3, "std": [0.2] * 3, "class_counts": [3, 3]}
     record = {"version": "1", "description": {"classes": ["a", "b"], "image_size": size, **sizes}}
