@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
-from ..mixer import Mixer, flatten_grid, mask_tokens, unflatten_grid
+from ..mixer import Mixer, first_tokens, flatten_grid, mask_tokens, unflatten_grid
 from ..registry import register_mixer
 
 
@@ -64,10 +64,20 @@ class MinGRU(Mixer):
         self.check_tokens(x)
         return self._recur(x, None, state)
 
-    def _recur(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+    ) -> Float[Tensor, "tokens dim"]:
+        return self._recur(tokens.unsqueeze(0), None, None, cu_seqlens)[0].squeeze(0)
+
+    def _recur(
+        self, x: Tensor, mask: Tensor | None, state: Tensor | None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate = self.update_gate(x).to(dtype)
         written = gate.sigmoid() * self.candidate_function(self.candidate(x).to(dtype))
         log_decay = F.logsigmoid(-gate)
-        h, state = linear_scan(mask_tokens(written, mask), mask_tokens(log_decay, mask), state, decay_is_log=True)
+        log_decay = mask_tokens(log_decay, mask)
+        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
+            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(h.to(x.dtype)), state
