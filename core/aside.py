@@ -38,11 +38,23 @@ class Edges(NamedTuple):
 
 
 def run(layer: nn.Module, x: Tensor, given: Mapping[str, Any]) -> Any:
-    """The layer on its tokens, with what it takes of `given`; what is None is as if it were not given."""
+    """The layer on its tokens, with what it takes of `given`; what is None is as if it were not given.
+
+    Of packed sequences, whose borders are given as `cu_seqlens`, x holds all tokens as one sample (1, tokens, dim).
+    What has a `forward_packed` of its own, as mixers do, is called by it; other layers look at one token at a time, or
+    take the borders.
+    """
     takes = getattr(layer, "takes", None)
-    if not takes:
+    borders = given.get("cu_seqlens")
+    if not takes and borders is None:
         return layer(x)
-    return layer(x, **{name: value for name, value in given.items() if value is not None and name in takes})
+    taken = {name: value for name, value in given.items() if value is not None and name in (takes or ())}
+    if borders is None or not hasattr(layer, "forward_packed"):
+        return layer(x, **taken)
+    result = layer.forward_packed(x.squeeze(0), **taken | {"cu_seqlens": borders})
+    if isinstance(result, tuple):
+        return result[0].unsqueeze(0), result[1]
+    return result.unsqueeze(0)
 
 
 def changed(result: Any, given: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:

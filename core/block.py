@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .aside import refuse_untaken, run, taken_within
@@ -44,16 +44,24 @@ class DropPath(nn.Module):
         rate: probability with which a sample loses the branch, below 1.
     """
 
+    takes = frozenset({"cu_seqlens"})
+
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= rate < 1.0:
             raise QuintetError(f"the drop path rate is a probability below 1; got {rate}")
         self.rate = rate
 
-    def forward(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    def forward(
+        self, x: Float[Tensor, "batch *rest"], cu_seqlens: Int[Tensor, " boundaries"] | None = None
+    ) -> Float[Tensor, "batch *rest"]:
+        """Drops; `cu_seqlens` are the borders of the samples where `x` holds them packed, (1, tokens, dim)."""
         if not self.training or self.rate == 0.0:
             return x
-        keep = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(1.0 - self.rate)
+        samples = x.shape[0] if cu_seqlens is None else len(cu_seqlens) - 1
+        keep = x.new_empty(samples, *[1] * (x.dim() - 1)).bernoulli_(1.0 - self.rate)
+        if cu_seqlens is not None:
+            keep = keep.repeat_interleave(cu_seqlens.diff(), 0, output_size=x.shape[1]).transpose(0, 1)
         return x * (keep / (1.0 - self.rate))
 
     def extra_repr(self) -> str:
@@ -166,13 +174,13 @@ class Block(nn.Module):
         """The placement; `layer(module, x)` runs one of the block's layers."""
         kept = x if queries is None else x[:, :queries]
         if self.placement == "post":
-            x = layer(self.norm1, kept + self.drop_path(self.scale1(layer(self.mixer, x))))
+            x = layer(self.norm1, kept + layer(self.drop_path, self.scale1(layer(self.mixer, x))))
             if self.feedforward is not None:
-                x = layer(self.norm2, x + self.drop_path(self.scale2(layer(self.feedforward, x))))
+                x = layer(self.norm2, x + layer(self.drop_path, self.scale2(layer(self.feedforward, x))))
             return x
         mixed = layer(self.mixer, layer(self.norm1, x))
-        x = kept + self.drop_path(self.scale1(layer(self.output_norm1, mixed)))
+        x = kept + layer(self.drop_path, self.scale1(layer(self.output_norm1, mixed)))
         if self.feedforward is not None:
             fed = layer(self.feedforward, layer(self.norm2, x))
-            x = x + self.drop_path(self.scale2(layer(self.output_norm2, fed)))
+            x = x + layer(self.drop_path, self.scale2(layer(self.output_norm2, fed)))
         return x

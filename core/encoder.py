@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .aside import changed, checkpointed, refuse_untaken, run, taken_within
@@ -48,7 +48,7 @@ def make_block(block: Callable[..., nn.Module], dim: int, mixer: MixerFactory, o
         raise QuintetError(f"a {name} has no {', '.join(unknown)}; leave it out, or add it to its constructor")
     made = block(dim, mixer, **{name: value for name, value in chosen.items() if anything or name in accepted})
     if not hasattr(made, "takes"):
-        made.takes = taken_within(made) - {"queries"} | {"mask"}
+        made.takes = taken_within(made) - {"queries"} | {"mask", "cu_seqlens"}
     return made
 
 
@@ -80,6 +80,19 @@ def last_of(layers: Iterable[Layer], before: Layer) -> Layer:
     for layer in layers:
         before = layer
     return before
+
+
+def check_borders(tokens: Tensor, cu_seqlens: Tensor) -> None:
+    """Raises QuintetError for borders that do not rise from 0 to the number of tokens (their values on a CPU only)."""
+    fits = tokens.dim() == 2 and cu_seqlens.dim() == 1 and len(cu_seqlens) > 1 and not cu_seqlens.is_floating_point()
+    if fits and cu_seqlens.device.type == "cpu":
+        ends = cu_seqlens[0] == 0 and cu_seqlens[-1] == len(tokens)
+        fits = bool(ends and (cu_seqlens.diff() >= 0).all())
+    if not fits:
+        raise QuintetError(
+            f"packed tokens are shaped (tokens, dim), and cu_seqlens holds integers that rise from 0 to their number; "
+            f"got {tuple(tokens.shape)} and {cu_seqlens.tolist()}"
+        )
 
 
 class Encoder(nn.Module):
@@ -140,7 +153,7 @@ class Encoder(nn.Module):
         final_norm = placement != "post" if final_norm is None else final_norm
         self.norm = norm(dim) if final_norm else nn.Identity()
         self.gradient_checkpointing = gradient_checkpointing
-        self.takes = taken_within(self) | {"mask", "queries"}
+        self.takes = taken_within(self) | {"mask", "queries", "cu_seqlens"}
 
     def forward(
         self,
@@ -160,6 +173,19 @@ class Encoder(nn.Module):
             return self._finish(x, given) if queries is None else self._finish(x, given)[:, :queries]
         mask = None if given["mask"] is None else given["mask"][:, :queries]
         return self._finish(x[:, :queries], {**given, "mask": mask})
+
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+    ) -> Float[Tensor, "tokens dim"]:
+        """`forward` of sequences or graphs that stand one after another, `cu_seqlens` holding 0 and where each ends.
+
+        Equal to that of the padded tokens, of which none is computed but within mixers that know no other way. Raises
+        QuintetError for borders that do not fit, and for what has no packed form: a mask, reductions.
+        """
+        check_borders(tokens, cu_seqlens)
+        if self.reductions or any(given.get(name) is not None for name in ("mask", "queries")):
+            raise QuintetError("packed tokens are all real and all encoded: they take no mask, queries or reductions")
+        return self(tokens.unsqueeze(0), cu_seqlens=cu_seqlens, **given).squeeze(0)
 
     def layers(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None, **given: Any

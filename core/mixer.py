@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .errors import QuintetError
@@ -57,6 +57,19 @@ class Mixer(nn.Module):
     ) -> Float[Tensor, "batch *grid dim"]:
         """Mixes the tokens of `x`; `mask` is True where a token is real."""
         raise NotImplementedError
+
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+    ) -> Any:
+        """`forward` of sequences or graphs that stand one after another, `cu_seqlens` holding 0 and where each ends.
+
+        Equal to that of the padded tokens, which is also how it is computed unless a mixer has a way of its own.
+        """
+        if not self.padding_invariant:
+            raise QuintetError(
+                f"{type(self).__name__} depends on how much its sequences are padded: it takes no packed ones"
+            )
+        return call_padded(self, tokens, cu_seqlens, **given)
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: Any = None
@@ -188,6 +201,36 @@ def mix_real_tokens(
     order and the masked after them, where they change nothing. What is not causal wants `pack_real_tokens`.
     """
     return pack_real_tokens(lambda tokens, _: recur(tokens), x, mask)
+
+
+def pad_packed(
+    tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
+    """Packed sequences as a padded batch and its mask; `x[mask]` undoes it."""
+    lengths = cu_seqlens.diff()
+    mask = torch.arange(int(lengths.max()), device=tokens.device) < lengths.unsqueeze(-1)
+    x = tokens.new_zeros(*mask.shape, tokens.shape[-1])
+    return x.masked_scatter(mask.unsqueeze(-1), tokens), mask
+
+
+def places_in_sequences(cu_seqlens: Int[Tensor, " boundaries"], tokens: int) -> Int[Tensor, " tokens"]:
+    """How many tokens of its own sequence stand before each packed token."""
+    starts = cu_seqlens[:-1].repeat_interleave(cu_seqlens.diff(), output_size=tokens)
+    return torch.arange(tokens, device=cu_seqlens.device) - starts
+
+
+def first_tokens(cu_seqlens: Int[Tensor, " boundaries"], tokens: int) -> Bool[Tensor, " tokens"]:
+    """Which packed tokens are the first of their sequence."""
+    return places_in_sequences(cu_seqlens, tokens) == 0
+
+
+def call_padded(
+    layer: Callable[..., Any], tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+) -> Any:
+    """`layer(x, mask=mask, **given)` of the padded tokens, packed again; changes it returns stay padded."""
+    x, mask = pad_packed(tokens, cu_seqlens)
+    result = layer(x, mask=mask, **given)
+    return (result[0][mask], result[1]) if isinstance(result, tuple) else result[mask]
 
 
 def resolve_num_heads(dim: int, num_heads: int | None) -> int:

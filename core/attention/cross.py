@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..aside import listened_to, tell
 from ..dropout import Dropout
 from ..errors import QuintetError
+from ..mixer import pad_packed
 from .softmax import attend, resolve_head_sizes
 from .weights import AttentionWeights, softmax_weights
 
@@ -96,3 +97,14 @@ class CrossAttention(nn.Module):
         )
         y = self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2))).view(x.shape)
         return y if present is None else y.masked_fill(~present, 0.0)
+
+    def forward_packed(
+        self,
+        tokens: Float[Tensor, "tokens dim"],
+        cu_seqlens: Int[Tensor, " boundaries"],
+        context: Float[Tensor, "batch *context_grid context_dim"],
+        context_mask: Bool[Tensor, "batch *context_grid"] | None = None,
+    ) -> Float[Tensor, "tokens dim"]:
+        """`forward` of sequences that stand one after another, each attending to its own sample of the context."""
+        x, mask = pad_packed(tokens, cu_seqlens)
+        return self(x, context, context_mask)[mask]

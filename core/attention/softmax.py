@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ...kernels.segment_attention import segment_attention
 from ..aside import listened_to, tell
 from ..dropout import Dropout, dropout
 from ..errors import QuintetError
-from ..mixer import Mixer, mask_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import Mixer, mask_tokens, places_in_sequences, resolve_num_heads, unflatten_grid
 from ..norm.rms_norm import RMSNorm
 from ..position.relative_bias import RelativePositionBias
 from ..position.rotary import RotaryPosition
@@ -231,3 +232,23 @@ class Attention(Mixer):
             y = attend_by_score(self.score, query, key, value, attn_mask, bias, rate)
         y = self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2)))
         return mask_tokens(unflatten_grid(y, grid), mask)
+
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+    ) -> Float[Tensor, "tokens dim"]:
+        """Attends within each sequence; without biases and dropout by one kernel over all of them."""
+        by_place = self.rotary is None or "places" in getattr(self.rotary, "takes", ())
+        dropped = self.training and self.dropout > 0
+        if given or not by_place or dropped or self.relative_bias is not None or listened_to(self, "weights"):
+            return super().forward_packed(tokens, cu_seqlens, **given)
+        qkv = self.qkv(tokens).unflatten(-1, (-1, self.head_dim))
+        query, key, value = qkv.split((self.num_heads, self.num_key_value_heads, self.num_key_value_heads), dim=-2)
+        query, key = self.q_norm(query), self.k_norm(key)
+        if self.rotary is not None:
+            places = places_in_sequences(cu_seqlens, len(tokens))
+            query, key = (part.squeeze(0) for part in self.rotary(query[None], key[None], places))
+        groups = self.num_heads // self.num_key_value_heads
+        if groups > 1:
+            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        y = segment_attention(query, key, value, cu_seqlens, causal=self.causal)
+        return self.projection_dropout(self.proj(y.flatten(-2)))

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
 from ..errors import QuintetError
-from ..mixer import SequenceMixer, mask_tokens
+from ..mixer import SequenceMixer, first_tokens, mask_tokens
 from ..norm.gated_norm import GatedNorm
 from ..registry import register_mixer
 
@@ -54,11 +54,17 @@ class HGRN(SequenceMixer):
         self.norm = GatedNorm(inner, norm_eps)
         self.proj = nn.Linear(inner, dim, bias=bias)
 
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+    ) -> Float[Tensor, "tokens dim"]:
+        return self.recur(tokens.unsqueeze(0), None, cu_seqlens=cu_seqlens)[0].squeeze(0)
+
     def recur(
         self,
         x: Float[Tensor, "batch time dim"],
         state: Float[Tensor, "batch inner"] | None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch inner"]]:
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate = self.forget_gate(x).to(dtype)
@@ -66,7 +72,10 @@ class HGRN(SequenceMixer):
         written = (1.0 - self.lower_bound) * torch.sigmoid(-gate)
         log_decay = torch.log1p(-written) if self.lower_bound else F.logsigmoid(gate)
         written = written * F.silu(self.input(x).to(dtype))
-        h, state = linear_scan(mask_tokens(written, mask), mask_tokens(log_decay, mask), state, decay_is_log=True)
+        log_decay = mask_tokens(log_decay, mask)
+        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
+            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(self.norm(h.to(x.dtype), self.output_gate(x))), state
 
     def extra_repr(self) -> str:

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
-from ..mixer import SequenceMixer, mask_tokens
+from ..mixer import SequenceMixer, first_tokens, mask_tokens
 from ..registry import register_mixer
 
 
@@ -48,15 +48,24 @@ class MinGRU(SequenceMixer):
         self.candidate = nn.Linear(dim, inner, bias=bias)
         self.proj = nn.Linear(inner, dim, bias=bias)
 
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+    ) -> Float[Tensor, "tokens dim"]:
+        return self.recur(tokens.unsqueeze(0), None, cu_seqlens=cu_seqlens)[0].squeeze(0)
+
     def recur(
         self,
         x: Float[Tensor, "batch time dim"],
         state: Float[Tensor, "batch inner"] | None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch inner"]]:
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate = self.update_gate(x).to(dtype)
         written = gate.sigmoid() * self.candidate_function(self.candidate(x).to(dtype))
         log_decay = F.logsigmoid(-gate)
-        h, state = linear_scan(mask_tokens(written, mask), mask_tokens(log_decay, mask), state, decay_is_log=True)
+        log_decay = mask_tokens(log_decay, mask)
+        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
+            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(h.to(x.dtype)), state

@@ -84,9 +84,11 @@ def test_a_condition_reaches_the_norms_alone():
 
 def test_what_nobody_takes_is_refused():
     x = torch.randn(1, 4, 32)
-    with pytest.raises(QuintetError, match="no layer of this Encoder takes conditon; they take bias, mask, queries"):
+    with pytest.raises(
+        QuintetError, match="no layer of this Encoder takes conditon; they take bias, cu_seqlens, mask, queries"
+    ):
         Encoder(32, 1)(x, conditon=x)
-    with pytest.raises(QuintetError, match="takes bias; they take mask, queries"):
+    with pytest.raises(QuintetError, match="takes bias; they take cu_seqlens, mask, queries"):
         list(Encoder(32, 1, LinearAttention).layers(x, bias=x))
     with pytest.raises(QuintetError, match="no layer of this StagedEncoder takes edges"):
         StagedEncoder([32], [1], nn.Linear)(x, edges=x)

@@ -61,7 +61,7 @@ def test_mixer_only_and_arguments_for_the_mixer():
     block, x = Block(32, feedforward=None), torch.randn(2, 5, 32)
     bias = torch.randn(2, 1, 5, 5)
     assert error(block(x, bias=bias), x + block.mixer(block.norm1(x), bias=bias)) < 1e-6
-    with pytest.raises(QuintetError, match="no layer of this Block takes bias; they take mask"):
+    with pytest.raises(QuintetError, match="no layer of this Block takes bias; they take cu_seqlens, mask"):
         Block(32, mixer=LinearAttention)(x, bias=bias)
 
 
