@@ -211,24 +211,27 @@ def pull(arguments: list[str]) -> None:
     """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
     from .core.console import Console
     from .core.errors import QuintetError
+    from .core.network import said
     from .core.pretrained import find_weights, load_weights
-    from .core.registry import model_entry
+    from .core.registry import model_entry, stored_arguments
 
-    if not arguments or len(arguments) > 2:
-        raise QuintetError("quintet pull NAME [TAG|FILE|HUB-ID]; names: quintet list models")
-    entry = model_entry(arguments[0])
-    which = arguments[1] if len(arguments) == 2 else True
+    terms = "accept_license=true"
+    names = [word for word in arguments if word != terms]
+    if not 1 <= len(names) <= 2:
+        raise QuintetError(f"quintet pull NAME [TAG|FILE|HUB-ID] [{terms}]; names: quintet list models")
+    entry, accepted = model_entry(names[0]), terms in arguments
+    which = names[1] if len(names) == 2 else True
     source = entry.pretrained.get(which, None) if which is not True else next(iter(entry.pretrained.values()), None)
-    path = find_weights(which, entry.pretrained, entry.name)
-    report = load_weights(entry.build(), path)
+    path = find_weights(which, entry.pretrained, entry.name, accepted)
+    network = entry.build(**stored_arguments(entry.build, str(path), {}, entry.name, accepted))
+    report = load_weights(network, path, accepted)
     console = Console(soft_wrap=True, markup=False)
     console.print(str(report), highlight=False)
     if source:
         console.print(f"licence: {source.licence}{'; ' + source.note if source.note else ''}")
-    console.print(
-        f"next: quintet fit experiment={entry.name.split('/')[0]}/finetune data.root=FOLDER "
-        f"model.backbone={entry.name} model.pretrained={'true' if which is True else which}"
-    )
+    words = [said(network, "finetune") or "experiment=NAME", f"model.backbone={entry.name}"]
+    words += [f"model.pretrained={'true' if which is True else which}", *([f"model.{terms}"] if accepted else [])]
+    console.print(f"next: quintet fit {' '.join(words)}", highlight=False)
 
 
 def inspect_data(arguments: list[str]) -> int:

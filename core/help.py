@@ -43,9 +43,10 @@ Measures a checkpoint on the test part of its data, and writes pictures and a re
     "list": """quintet list [models|mixers|experiments|data] [PATTERN] [--config-dir FOLDER]
 
 Names of models, mixers, experiments or data modules, those that match a pattern such as 'vit_*'.""",
-    "pull": """quintet pull NAME [TAG|FILE|HUB-ID]
+    "pull": """quintet pull NAME [TAG|FILE|HUB-ID] [accept_license=true]
 
-Downloads a model's weights, or reads them from a file, loads them strictly, and says under which licence they are.""",
+Downloads a model's weights, or reads them from a file, loads them strictly, and says under which licence they are and
+how to train them further. Weights whose terms restrict their use are loaded once these are accepted.""",
     "inspect": """quintet inspect PATH [data=NAME] [data.key=value] ... [output=FOLDER] [--config-dir FOLDER]
 
 Prints what is understood of a folder or file of yours and every fault found in it, with its remedy; draws pictures.

@@ -24,7 +24,7 @@ class Terms:
         if not accepted:
             raise QuintetError(
                 f"{origin} is under the {self.licence}, which restricts its use ({self.restricts}); if you accept it, "
-                "say so with model.accept_license=true"
+                "say so with accept_license=true (in a run: model.accept_license=true)"
             )
 
 
