@@ -74,7 +74,7 @@ class ImageClassifier(Task):
     Args:
         backbone: a registered name, `timm:<name>`, or a class or function called with `num_classes` and `in_channels`.
         backbone_arguments: further arguments for a backbone given by name, e.g. {"drop_path": 0.2}.
-        mixer: the mixer to put into the backbone instead of its own.
+        mixer: the mixer to put into the backbone instead of its own, or its registered name.
         pretrained: true for the default published weights, a tag, a file or a hub id.
         label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
         class_weights: "balanced" weighs each class by the inverse of its number of training images.
@@ -93,7 +93,7 @@ class ImageClassifier(Task):
         self,
         backbone: str | Backbone = "nat_mini",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
+        mixer: Callable[[int], Mixer] | str | None = None,
         pretrained: bool | str = False,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | None = None,
