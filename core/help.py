@@ -15,7 +15,7 @@ OPTIONS = """
   model.KEY=VALUE         an option of the model; data.KEY, trainer.KEY and callbacks.NAME.KEY likewise
   model/mixer=NAME        the layer that moves information between tokens (quintet list mixers)
   trainer=NAME            cpu, gpu, ddp, fsdp or debug
-  callbacks=NAME          early_stopping or ema; logger=NAME: csv, tensorboard, wandb or mlflow
+  callbacks=NAME          early_stopping, ema or redraw_features; logger=NAME: csv, tensorboard, wandb or mlflow
   seed=0                  of weights, order and augmentation
   monitor=val/loss        what decides which checkpoint is best; monitor_mode=min or max
   name=NAME run_dir=FOLDER

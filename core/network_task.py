@@ -25,7 +25,7 @@ class NetworkTask(Task):
     Args:
         backbone: a registered name, `library:name`, or a class or function called with what follows from the data.
         backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 3}.
-        mixer: the mixer to put into the backbone instead of its own.
+        mixer: the mixer to put into the backbone instead of its own, or its registered name.
         pretrained: true for the default published weights, a tag, a file or a hub id.
         accept_license: the terms of the pretrained weights are accepted, where they restrict their use.
         **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the head.
@@ -40,7 +40,7 @@ class NetworkTask(Task):
         self,
         backbone: str | Callable[..., nn.Module],
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
+        mixer: Callable[[int], Mixer] | str | None = None,
         pretrained: bool | str = False,
         accept_license: bool = False,
         **task: Any,

@@ -65,12 +65,12 @@ def cosine(query, key, feature_map, mask):
 
 MAPS = {
     "elu": (EluPlusOne, elu),
-    "random": (PositiveRandomFeatures, random),
-    "few random": (partial(PositiveRandomFeatures, features=5), random),
+    "performer": (PositiveRandomFeatures, random),
+    "performer of few features": (partial(PositiveRandomFeatures, features=5), random),
     "hedgehog": (HedgehogFeatures, hedgehog),
-    "hedgehog by heads": (partial(HedgehogFeatures, num_heads=2), hedgehog),
-    "taylor": (TaylorFeatures, taylor),
-    "cosine": (CosineReweighting, cosine),
+    "hedgehog of each head": (partial(HedgehogFeatures, num_heads=2), hedgehog),
+    "based": (TaylorFeatures, taylor),
+    "cosformer": (CosineReweighting, cosine),
 }
 
 
@@ -79,7 +79,7 @@ MAPS = {
 @pytest.mark.parametrize("name", MAPS)
 def test_layer_has_the_weights_of_the_paper(name, masked, causal):
     make, weights_of = MAPS[name]
-    if causal and name == "cosine":
+    if causal and name == "cosformer":
         pytest.skip("refused below")
     torch.manual_seed(0)
     layer = LinearAttention(16, num_heads=2, feature_map=make, causal=causal, chunk_size=4, eps=1e-30).double()

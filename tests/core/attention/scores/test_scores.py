@@ -13,13 +13,16 @@ from quintet.core.attention.scores import ReluScore, Score, SigmoidScore
 from quintet.core.position import RelativePositionBias
 
 FORMULAS = {
-    "sigmoid": (SigmoidScore, lambda logits: [1 / (1 + math.exp(-(s - math.log(len(logits))))) for s in logits]),
-    "sigmoid of a fixed bias": (
+    "sigmoid_attention": (
+        SigmoidScore,
+        lambda logits: [1 / (1 + math.exp(-(s - math.log(len(logits))))) for s in logits],
+    ),
+    "sigmoid_attention of a fixed bias": (
         partial(SigmoidScore, bias=-2.0),
         lambda logits: [1 / (1 + math.exp(2.0 - s)) for s in logits],
     ),
-    "relu": (ReluScore, lambda logits: [max(s, 0.0) / len(logits) for s in logits]),
-    "relu of a root": (
+    "relu_attention": (ReluScore, lambda logits: [max(s, 0.0) / len(logits) for s in logits]),
+    "relu_attention of a root": (
         partial(ReluScore, exponent=0.5),
         lambda logits: [max(s, 0.0) / math.sqrt(len(logits)) for s in logits],
     ),
@@ -82,7 +85,7 @@ def test_counts_are_of_the_keys_a_pattern_leaves():
     def seen(sample, query):
         return [key for key in range(query + 1) if mask[0, key] and (query - key < 2 or (query - key) % 2 == 0)]
 
-    expected = by_loops(layer, x, FORMULAS["relu"][1], seen, torch.zeros(1, 2, 6, 6))
+    expected = by_loops(layer, x, FORMULAS["relu_attention"][1], seen, torch.zeros(1, 2, 6, 6))
     assert error(layer(x, mask)[mask], expected[mask]) < 1e-12
 
 
