@@ -5,15 +5,15 @@ The line of `quintet list mixers` is the first of the part's docstring.
 
 from functools import partial
 
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
+from .dense.softmax import Attention
 from .feature_maps.cosine import CosineReweighting
 from .feature_maps.hedgehog import HedgehogFeatures
 from .feature_maps.positive_random import PositiveRandomFeatures
 from .feature_maps.taylor import TaylorFeatures
-from .linear import LinearAttention
+from .linear.linear import LinearAttention
 from .scores.relu import ReluScore
 from .scores.sigmoid import SigmoidScore
-from .softmax import Attention
 
 # Further configurations for the property tests.
 CAUSAL = {"causal": {"causal": True}}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...kernels.mlstm import MLSTMState, mlstm
 from ..mixer import SequenceMixer, resolve_num_heads
 from ..norm.head_norm import HeadNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 @register_mixer("mlstm")

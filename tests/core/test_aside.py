@@ -8,8 +8,8 @@ from torch import nn
 
 from quintet.core.aside import listening, run, tell, told_within
 from quintet.core.attention import Attention, LinearAttention
-from quintet.core.block import Block
-from quintet.core.encoder import Encoder, StagedEncoder
+from quintet.core.blocks.block import Block
+from quintet.core.blocks.encoder import Encoder, StagedEncoder
 from quintet.core.errors import QuintetError
 from quintet.core.norm import AdaptiveNorm, BatchNorm
 

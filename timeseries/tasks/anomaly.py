@@ -15,10 +15,10 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
+from ...core.weights.networks import Kind
 from ..backbones import Backbone
 from ..data import SeriesDescription, Windows
 from ..data.anomalies import AnomalyData
@@ -98,7 +98,7 @@ class AnomalyDetector(NetworkTask):
         level: of the quantile; of "pot" the quantile above which the tail begins.
         risk: share of normal rows that "pot" lets be flagged.
         smoothing: rows, up to its own, over which a row's score is averaged.
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit, a level or risk that is

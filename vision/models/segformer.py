@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from ...core.aside import listened_to, tell
 from ...core.attention import AttentionWeights, softmax_weights
-from ...core.encoder import StagedEncoder, downsample_mask
+from ...core.blocks.encoder import StagedEncoder, downsample_mask
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
-from ...core.network import Network
 from ...core.norm import LayerNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.weights.network import Network
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_grid_rank, check_images, initialise_convolutions, initialise_linear_layers
 from .decoders import SegFormerHead

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...core.aside import listening, told_within
 from ...core.attention import AttentionWeights
-from ...core.task import Task
+from ...core.learning.task import Task
 from ..data.images import denormalize
 from .images import WRONG
 

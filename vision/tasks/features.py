@@ -16,17 +16,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ...core.cells import text_cell, write_table
-from ...core.console import printable
-from ...core.data import DataModule
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.files import refuse_existing, written_whole
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
 from ...core.mixer import Mixer
-from ...core.network import said
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.weights.network import said
+from ...core.weights.networks import Kind
+from ...core.writing.cells import text_cell, write_table
+from ...core.writing.console import printable
+from ...core.writing.files import refuse_existing, written_whole
 from ..backbones import IMAGES, Backbone
 from ..data.images import ImageDescription, ImageSample
 from ..pictures.embeddings import projection

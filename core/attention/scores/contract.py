@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ...dropout import dropout
+from ...regularization.dropout import dropout
 
 
 class Score(nn.Module):

@@ -86,7 +86,7 @@ def test_nothing_is_computed_where_nobody_listens(monkeypatch):
 
     for module in ("softmax", "window", "cross"):
         monkeypatch.setattr(f"quintet.core.attention.{module}.softmax_weights", refuse)
-    monkeypatch.setattr("quintet.core.attention.neighborhood.neighborhood_weights", refuse)
+    monkeypatch.setattr("quintet.core.attention.local.neighborhood.neighborhood_weights", refuse)
     for layer in (Attention(16), WindowAttention(16), NeighborhoodAttention(16)):
         layer(torch.randn(1, 4, 4, 16))
     other = Attention(16)

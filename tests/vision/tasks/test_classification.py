@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from quintet.core.attention import HedgehogFeatures, LinearAttention
-from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
-from quintet.core.records import build_node
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
+from quintet.core.weights.described import description_of
+from quintet.core.weights.records import build_node
 from quintet.vision import Digits, ImageClassifier, ImageFolder
 from quintet.vision.data.images import ImageDescription, ImageSample
 from quintet.vision.models import VisionTransformer
