@@ -1,51 +1,22 @@
-"""Published implementations that `quintet bench kernels` times beside ours, where they are installed.
+"""Published implementations that `quintet bench kernels` times beside ours from a checkout, where they are installed.
 
 Each takes the arguments of our operation, and what it cannot do it refuses by NotImplementedError. Before it is timed
 it must agree with our reference on the case.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.mlstm import MLSTMState
-from ..kernels.slstm import SLSTMState
+from quintet.core.bench.peers import Peer
+from quintet.kernels.mlstm import MLSTMState
+from quintet.kernels.slstm import SLSTMState
 
 LARGEST_MASK = 1 << 24  # elements: beyond, attention with a dense mask is not worth waiting for
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Another implementation of an operation.
-
-    Args:
-        name: how the table calls it.
-        function: takes our arguments, returns what our operation returns.
-        package: what must be installed; None for torch itself.
-        devices: where it runs.
-        forward_only: devices on which it has no gradients.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    package: str | None = None
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    forward_only: tuple[str, ...] = ()
-
-
-def peers_of(operation: str, device: torch.device) -> list[Peer]:
-    """The peers of an operation that can run here."""
-    return [
-        peer
-        for peer in PEERS.get(operation, ())
-        if (peer.package is None or find_spec(peer.package)) and device.type in peer.devices
-    ]
 
 
 def _only(supported: bool, what: str) -> None:

@@ -21,11 +21,11 @@ from rich.table import Table
 
 from ...kernels._runtime import INTERPRETING, TRITON_VERSION
 from ...kernels._spec import Cost, Measurement, OpSpec, benchmark, errors, list_specs
-from ..bench_peers import Peer, peers_of
 from ..errors import QuintetError, nearest
 from ..run.run_folder import new_run_folder
 from ..writing.console import Console
 from ..writing.files import refuse_existing, written_whole
+from .peers import Peer, all_peers, peers_of
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ def bench_kernels(
         f"{machine.device}, torch {machine.torch}, triton {machine.triton}, {machine.threads} threads, {dtype}: "
         f"copy {machine.bandwidth / 1e9:.1f} GB/s, matmul {machine.matmul_rate / 1e9:.0f} GFLOP/s"
     )
+    if not all_peers():
+        console.print(
+            "note: published implementations are timed from a checkout of the repository (benchmarks/peers.py)"
+        )
     measured: list[Measurement] = []
     for name in track(list(operations) or list(specs), "timing", transient=True, console=console):
         try:

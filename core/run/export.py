@@ -11,15 +11,15 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from ..errors import QuintetError, first_line, nearest
+from ..learning.deployable import Deployable
 from ..weights.described import to_json
 from ..weights.pretrained import read_checkpoint
 from ..weights.sealing import digest_of
@@ -30,29 +30,6 @@ from .run_folder import new_output_folder, new_run_folder, run_folder_of
 ENDINGS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}  # what a format needs besides quintet itself
 TOLERANCE = 1e-4
-
-
-@dataclass
-class Deployable:
-    """What of a task runs elsewhere.
-
-    Args:
-        module: called with the tensors of `inputs` in their order; returns a tuple of tensors.
-        inputs: examples by name, two samples each.
-        other: the same of other sizes where sizes may differ, three samples each.
-        axes: of each input the axes that may have any size, and their names.
-        outputs: names of the results.
-        about: what goes into the file besides: plain data a person reads, such as classes and units.
-        note: one line for whom exports it, where something is not as they may expect.
-    """
-
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    other: dict[str, Tensor]
-    axes: dict[str, dict[int, str]]
-    outputs: list[str]
-    about: dict[str, Any] = field(default_factory=dict)
-    note: str = ""
 
 
 def export_checkpoint(

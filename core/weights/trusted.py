@@ -33,7 +33,7 @@ TORCH_FUNCTIONS = ("relu", "sigmoid", "tanh", "sin", "exp")
 ROOT = __name__.split(".")[0]
 # Rooms of quintet in which commands run, or pictures are drawn, hold nothing that a checkpoint is made of.
 WITHOUT_LAYERS = re.compile(
-    rf"{ROOT}\.(configs|core\.(bench\w*|composition|export|pictures|report|runner|sweep)|\w+\.(pictures|pretrained))(\.\w+)*"
+    rf"{ROOT}\.(configs|core\.(run|bench|catalogue|writing|pictures)|\w+\.(pictures|pretrained))(\.\w+)*"
 )
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "timm", "lightning", "quintet")
 # Keys by which quintet or a library it uses recognises an object to build; no plain mapping of a file has them.

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from quintet.core.bench import peers as bench_peers
 from quintet.core.bench.operations import _refusal
-from quintet.core.bench_peers import PEERS, Peer, peers_of
+from quintet.core.bench.peers import Peer, all_peers, peers_of
 from quintet.kernels._spec import list_specs
 
+PEERS = all_peers()
 CPU = torch.device("cpu")
 SPECS = list_specs()
 OURS = [(name, peer) for name in PEERS for peer in peers_of(name, CPU) if peer.package is None]
@@ -51,3 +53,9 @@ def test_a_peer_that_is_not_installed_or_needs_a_gpu_is_left_out(monkeypatch):
     assert [peer.name for peer in peers_of("rms_norm", CPU)] == ["here"]
     assert [peer.name for peer in peers_of("rms_norm", torch.device("cuda"))] == ["gpu", "here"]
     assert peers_of("no operation", CPU) == []
+
+
+def test_without_a_checkout_there_are_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_peers, "FILE", tmp_path / "peers.py")
+    monkeypatch.setattr(bench_peers, "all_peers", all_peers.__wrapped__)
+    assert peers_of("rms_norm", CPU) == []

@@ -74,7 +74,8 @@ class SemanticSegmenter(NetworkTask):
         test_time_scales: sizes, as multiples of the image's, at which test and prediction look at it, and average; with
             windows, of each window.
         **network: see quintet.core.learning.network_task.NetworkTask. The head, which "backbone" in `freeze` leaves
-            out, is the decoder and the feature pyramid that a plain backbone is given, which no weights are published of.
+            out, is the decoder and the feature pyramid that a plain backbone is given, of which no weights are
+            published.
 
     Raises:
         QuintetError: an unknown backbone, one without feature maps or that takes no mixer, weights that do not fit.

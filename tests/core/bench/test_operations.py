@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from quintet.core.bench import operations as bench
-from quintet.core.bench_peers import PEERS, Peer
+from quintet.core.bench.peers import Peer, all_peers
 from quintet.core.errors import QuintetError
 from quintet.kernels._spec import Cost, Sampler, list_specs
 
@@ -75,7 +75,7 @@ def test_an_operation_that_is_wrong_is_not_timed(tmp_path, monkeypatch, capsys):
     ids=["NaN", "wrong", "too much", "failing"],
 )
 def test_a_peer_that_is_wrong_or_fails_is_left_out(tmp_path, monkeypatch, capsys, answer, reason):
-    monkeypatch.setitem(PEERS, "rms_norm", (Peer("peer", answer), *PEERS["rms_norm"]))
+    monkeypatch.setitem(all_peers(), "rms_norm", (Peer("peer", answer), *all_peers()["rms_norm"]))
     found = run(tmp_path / "here")
     assert [row["implementation"] for row in found["results"]] == ["reference", "torch", "F.rms_norm"]
     said = " ".join(capsys.readouterr().out.split())
@@ -86,7 +86,7 @@ def test_a_peer_that_is_wrong_or_fails_is_left_out(tmp_path, monkeypatch, capsys
 def test_a_peer_without_gradients_is_timed_forward(tmp_path, monkeypatch):
     spec = small(list_specs()["rms_norm"])
     forward = Peer("forward", lambda x, weight: spec.function(x.detach(), weight.detach()), forward_only=("cpu",))
-    monkeypatch.setitem(PEERS, "rms_norm", (forward,))
+    monkeypatch.setitem(all_peers(), "rms_norm", (forward,))
     row = run(tmp_path / "here")["results"][-1]
     assert row["implementation"] == "forward"
     assert row["forward_ratio"] > 0

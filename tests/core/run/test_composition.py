@@ -382,7 +382,11 @@ TRAINED = {
     "class_path": "quintet.vision.tasks.classification.ImageClassifier",
     "init_args": {
         "backbone": {"class_path": "my_nets.Small", "init_args": {"dim": 8}, "partial": True},
-        "mixer": {"class_path": "quintet.core.attention.linear.LinearAttention", "init_args": {}, "partial": True},
+        "mixer": {
+            "class_path": "quintet.core.attention.linear.linear.LinearAttention",
+            "init_args": {},
+            "partial": True,
+        },
         "backbone_arguments": {"drop_path": 0.0, "depths": (2, 2)},
     },
 }
