@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _note_warnings()
     try:
         if "-h" in rest or "--help" in rest:
-            from .core.help import help_of
+            from .core.run.help import help_of
 
             print(help_of(verb, _take_option(rest, "--config-dir")[0]))
             return 0
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("QUINTET_DEBUG") == "1":
             raise
-        from .core.console import printable
         from .core.errors import one_line
+        from .core.writing.console import printable
 
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 1
@@ -63,8 +63,8 @@ def _note_warnings() -> None:
     """Prints what quintet itself warns of as one note, without the place in its code."""
     import warnings
 
-    from .core.console import printable
     from .core.errors import QuintetWarning
+    from .core.writing.console import printable
 
     others = warnings.showwarning
 
@@ -104,14 +104,14 @@ def run(verb: str, arguments: list[str]) -> int:
     """Composes and runs one verb of the Lightning CLI, or a sweep of it."""
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if "-m" in arguments or "--multirun" in arguments:
-        from .core.sweep import sweep
+        from .core.run.sweep import sweep
 
         return sweep(verb, [argument for argument in arguments if argument not in ("-m", "--multirun")], config_dir)
     if any(argument.startswith("--") and argument != "--cfg" for argument in arguments):
         from .core.errors import QuintetError
-        from .core.own_code import let_in_own_code
-        from .core.runner import Runner
-        from .core.yaml_files import check_configurations
+        from .core.run.own_code import let_in_own_code
+        from .core.run.runner import Runner
+        from .core.run.yaml_files import check_configurations
 
         if config_dir:
             raise QuintetError("--config-dir goes with options given as key=value, not with --config and --key value")
@@ -119,7 +119,7 @@ def run(verb: str, arguments: list[str]) -> int:
         let_in_own_code([*arguments, *_configurations(arguments)])
         Runner(arguments=[verb, *arguments])
         return 0
-    from .core.runner import run_composed
+    from .core.run.runner import run_composed
 
     run_composed(verb, [item for item in arguments if item != "--cfg"], config_dir, show="--cfg" in arguments)
     return 0
@@ -156,8 +156,8 @@ def list_names(arguments: list[str]) -> None:
 
     from rich.table import Table
 
-    from .core.console import Console
     from .core.errors import QuintetError, nearest
+    from .core.writing.console import Console
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     kinds = ("models", "mixers", "experiments", "data")
@@ -173,7 +173,7 @@ def list_names(arguments: list[str]) -> None:
         for row in listed_models(pattern):
             table.add_row(*row._replace(pretrained=row.pretrained.replace(" ", "\n")))
     elif kind == "mixers":
-        from .core import registry
+        from .core.weights import registry
 
         for column in ("name", "grids", "causal", "streaming", "subquadratic", "what"):
             table.add_column(column)
@@ -185,7 +185,7 @@ def list_names(arguments: list[str]) -> None:
             ]
             table.add_row(name, *flags, (mixer.__doc__ or "").strip().split("\n")[0])
     else:
-        from .core import composition
+        from .core.run import composition
 
         group = {"experiments": "experiment", "data": "data"}[kind]
         for column in ("name", "what"):
@@ -201,10 +201,10 @@ def list_names(arguments: list[str]) -> None:
 
 def pull(arguments: list[str]) -> None:
     """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
-    from .core.console import Console
     from .core.errors import QuintetError
-    from .core.pretrained import find_weights, load_weights
-    from .core.registry import model_entry
+    from .core.weights.pretrained import find_weights, load_weights
+    from .core.weights.registry import model_entry
+    from .core.writing.console import Console
 
     if not arguments or len(arguments) > 2:
         raise QuintetError("quintet pull NAME [TAG|FILE|HUB-ID]; names: quintet list models")
@@ -230,9 +230,9 @@ def inspect_data(arguments: list[str]) -> int:
     """
     from rich.table import Table
 
-    from .core.console import Console
     from .core.errors import QuintetError
-    from .core.inspection import build_data
+    from .core.run.inspection import build_data
+    from .core.writing.console import Console
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if not arguments or "=" in arguments[0]:
@@ -264,7 +264,7 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
     """Saves figures into a folder, by default a new one named after the data; overwrites nothing."""
     from itertools import chain, count
 
-    from .core.files import refuse_existing, written_whole
+    from .core.writing.files import refuse_existing, written_whole
 
     for name, figure in pictures:
         if folder is None:
@@ -280,9 +280,9 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
 
 def show(arguments: list[str]) -> None:
     """Prints what a checkpoint says of itself."""
-    from .core.console import Console
     from .core.errors import QuintetError
-    from .core.show import show_checkpoint
+    from .core.run.show import show_checkpoint
+    from .core.writing.console import Console
 
     path, _, options = _of_checkpoint("show", arguments)
     if options:
@@ -292,8 +292,8 @@ def show(arguments: list[str]) -> None:
 
 def export(arguments: list[str]) -> None:
     """Writes the task of a checkpoint as one file that other programs run, and says how it was verified."""
-    from .core.console import Console
-    from .core.export import export_checkpoint
+    from .core.run.export import export_checkpoint
+    from .core.writing.console import Console
 
     path, trusted, options = _of_checkpoint("export", arguments)
     console = Console(soft_wrap=True, markup=False)
@@ -303,11 +303,11 @@ def export(arguments: list[str]) -> None:
 
 def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
-    from .core.configuration import find_checkpoint
     from .core.errors import QuintetError
-    from .core.overrides import value_of
-    from .core.own_code import let_in_own_code
-    from .core.run_options import packages
+    from .core.run.configuration import find_checkpoint
+    from .core.run.overrides import value_of
+    from .core.run.own_code import let_in_own_code
+    from .core.run.run_options import packages
 
     options = {}
     for argument in arguments:
@@ -329,9 +329,9 @@ def bench(arguments: list[str]) -> None:
     """Times the kernels' operations against their floor, their reference, the compiler and installed peers."""
     from jsonargparse import ArgumentParser
 
-    from .core.bench import bench_kernels
-    from .core.composition import check_arguments, split_options
+    from .core.bench.operations import bench_kernels
     from .core.errors import QuintetError
+    from .core.run.composition import check_arguments, split_options
 
     if not arguments or arguments[0] != "kernels":
         raise QuintetError("quintet bench kernels [operation ...] [dtype=bfloat16] [compile=false] [output=FOLDER]")

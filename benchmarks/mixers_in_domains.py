@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
-from quintet.core.registry import list_mixers, mixer_class
+from quintet.core.weights.registry import list_mixers, mixer_class
 from quintet.timeseries.models import Informer, ITransformer, NILMFormer, PatchTST
 from quintet.vision.models import MixTransformer, NeighborhoodAttentionTransformer, VisionTransformer
 

@@ -15,7 +15,7 @@ TURNS = 3
 LIST = "import sys; from quintet.cli import main; sys.exit(main(['list', '{}']))"
 FIT = """
 import os
-from quintet.core.task import Task
+from quintet.core.learning.task import Task
 Task.training_step = lambda *arguments: os._exit(0)
 from quintet.cli import main
 main(["fit", "experiment={}", "trainer.accelerator=cpu"])

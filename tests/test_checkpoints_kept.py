@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
 
 FOLDER = Path(__file__).parent / "checkpoints"
 NUMBERS = load_file(FOLDER / "numbers.safetensors")

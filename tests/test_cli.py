@@ -17,10 +17,10 @@ from torch import nn
 
 from quintet import cli
 from quintet.cli import main
-from quintet.core import registry
-from quintet.core.metrics_file import read_metrics
-from quintet.core.pretrained import Source
-from quintet.core.task import RECORD
+from quintet.core.learning.task import RECORD
+from quintet.core.run.metrics_file import read_metrics
+from quintet.core.weights import registry
+from quintet.core.weights.pretrained import Source
 
 USER = ["--config-dir", "configs"]
 EXECUTABLE = shutil.which("quintet", path=str(Path(sys.executable).parent)) or "quintet"
@@ -311,7 +311,7 @@ def test_weights_of_a_file_are_pulled(small_model, tmp_path, capsys):
 def test_the_licence_of_published_weights_is_said(small_model, tmp_path, capsys, monkeypatch):
     path = tmp_path / "small.safetensors"
     save_file(nn.Linear(2, 2).state_dict(), path)
-    monkeypatch.setattr("quintet.core.pretrained.download", lambda source: path)
+    monkeypatch.setattr("quintet.core.weights.pretrained.download", lambda source: path)
     assert main(["pull", "small"]) == 0
     assert "licence: CC-BY-4.0; not for [commercial] use" in capsys.readouterr().out
 

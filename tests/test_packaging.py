@@ -129,7 +129,7 @@ def test_names_are_listed_without_what_only_training_needs(kind, needed):
 
 FIRST_BATCH = """
 import os, sys
-from quintet.core.task import Task
+from quintet.core.learning.task import Task
 
 def first_batch(task, batch, index):
     print(*sys.modules, flush=True)

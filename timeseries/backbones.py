@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from ..core.errors import QuintetError, nearest
-from ..core.registry import model_entry, stored_arguments
+from ..core.weights.registry import model_entry, stored_arguments
 
 
 @runtime_checkable

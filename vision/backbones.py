@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from ..core.adaptation.lora import plain_name
 from ..core.errors import QuintetError, first_line, nearest
-from ..core.lora import plain_name
-from ..core.pretrained import LoadReport, load_pretrained
-from ..core.registry import ModelEntry, build_with, factory_target, model_entry
+from ..core.weights.pretrained import LoadReport, load_pretrained
+from ..core.weights.registry import ModelEntry, build_with, factory_target, model_entry
 from .models.decoders import Decoder, SegFormerHead
 from .models.segmentation import FeaturePyramid, SegmentationNetwork, with_pyramid
 from .models.timm_maps import TimmMaps, refuse_loading

@@ -39,7 +39,7 @@ def model_rows(names: Iterable[str]) -> list[ModelRow]:
     """What is to be listed of registered models, which are built without memory for their numbers."""
     import torch
 
-    from ..registry import count_parameters, model_entry
+    from ..weights.registry import count_parameters, model_entry
 
     rows = []
     for entry in map(model_entry, names):
@@ -54,7 +54,7 @@ def _models_of_others() -> list[ModelRow]:
     domains = [domain for domain in entry_points(group="quintet.domains") if domain.value.split(".")[0] != OWN]
     if not domains:
         return []
-    from ..registry import list_models
+    from ..weights.registry import list_models
 
     here = {row[0] for row in _read(MODELS)}
     return model_rows(name for name in list_models() if name not in here)

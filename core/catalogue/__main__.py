@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from quintet.core.catalogue import MODELS, ModelRow, as_text, model_rows
-from quintet.core.registry import list_models
+from quintet.core.weights.registry import list_models
 
 if __name__ == "__main__":
     rows = model_rows(list_models())

@@ -11,7 +11,7 @@ from ...kernels.linear_scan import linear_scan
 from ..errors import QuintetError
 from ..mixer import Mixer, flatten_grid, mask_tokens, unflatten_grid
 from ..norm.gated_norm import GatedNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 @register_mixer("hgrn")

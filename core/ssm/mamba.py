@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...kernels.selective_scan import selective_scan
 from ..convolution.short import ShortConvolution
 from ..mixer import Mixer, mix_real_tokens
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 class MambaState(NamedTuple):

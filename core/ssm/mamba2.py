@@ -11,7 +11,7 @@ from ...kernels.decay_linear_attention import decay_linear_attention
 from ..convolution.short import ShortConvolution
 from ..mixer import Mixer, mix_real_tokens, resolve_num_heads
 from ..norm.rms_norm import RMSNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 from .mamba import MambaState, softplus_inverse_of_time_steps
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
 from ..mixer import Mixer, flatten_grid, mask_tokens, unflatten_grid
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 def positive_candidate(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

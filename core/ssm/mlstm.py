@@ -10,7 +10,7 @@ from ...kernels.mlstm import MLSTMState, mlstm
 from ..errors import QuintetError
 from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
 from ..norm.head_norm import HeadNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 @register_mixer("mlstm")

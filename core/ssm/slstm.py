@@ -12,7 +12,7 @@ from ...kernels.slstm import SLSTMState, slstm
 from ..convolution.short import ShortConvolution
 from ..mixer import Mixer, mix_real_tokens, resolve_num_heads
 from ..norm.head_norm import HeadNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 class SLSTMLayerState(NamedTuple):

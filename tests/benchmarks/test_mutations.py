@@ -88,8 +88,13 @@ def test_what_cannot_be_parsed_or_reads_alike_is_no_change(modules):
 @pytest.mark.parametrize(
     ("file", "interpreted", "first", "among_the_second"),
     [
-        ("core/attention/window.py", False, ["tests/core/attention/test_window.py"], "tests/core/test_mixers.py"),
-        ("core/splits.py", False, ["tests/core/test_splits.py"], "tests/vision/data/test_splits.py"),
+        (
+            "core/attention/local/window.py",
+            False,
+            ["tests/core/attention/local/test_window.py"],
+            "tests/core/test_mixers.py",
+        ),
+        ("core/data/splits.py", False, ["tests/core/data/test_splits.py"], "tests/vision/data/test_splits.py"),
         ("kernels/_spec.py", False, ["tests/kernels/test_spec.py", "tests/kernels/test_specs.py"], None),
         ("kernels/rotary.py", True, ["tests/kernels/test_rotary.py", "tests/kernels/test_specs.py"], None),
     ],

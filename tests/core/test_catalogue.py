@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 
 from quintet.core import catalogue
 from quintet.core.catalogue import MODELS, ModelRow, as_text, listed_models, model_rows
-from quintet.core.registry import list_models
+from quintet.core.weights.registry import list_models
 
 
 def test_the_table_of_models_is_what_the_registry_builds():
@@ -22,7 +22,7 @@ def test_models_are_found_with_and_without_their_domain():
 def test_models_of_another_package_are_listed_beside_ours(monkeypatch):
     other = EntryPoint("other", "other_package", "quintet.domains")
     monkeypatch.setattr(catalogue, "entry_points", lambda group: [other])
-    monkeypatch.setattr("quintet.core.registry.list_models", lambda: ["vision/vit_tiny", "other/one"])
+    monkeypatch.setattr("quintet.core.weights.registry.list_models", lambda: ["vision/vit_tiny", "other/one"])
     row = ModelRow("other/one", "1.00 M", "-", "One.")
     monkeypatch.setattr(catalogue, "model_rows", lambda names: [row for name in names if name == "other/one"])
     assert listed_models("other/*") == [row]

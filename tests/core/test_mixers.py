@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quintet.core.attention import NeighborhoodAttention, WindowAttention
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
-from quintet.core.registry import create_mixer, list_mixers, mixer_class
+from quintet.core.weights.registry import create_mixer, list_mixers, mixer_class
 
 DIM = 64
 # Bounds on the sides of a grid, by rank: small, yet with grids larger and smaller than windows and chunks.

@@ -110,7 +110,7 @@ def loaded(trained):
     """The trained task, a trainer, and a function from the name of a file to the data its commands take."""
     import lightning as L
 
-    from quintet.core.task import load_task
+    from quintet.core.learning.task import load_task
     from quintet.timeseries import SeriesData
 
     task = load_task(trained / "run" / "checkpoints" / "best.ckpt")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from quintet.core.errors import QuintetError
-from quintet.core.registry import list_models
+from quintet.core.weights.registry import list_models
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.backbones import accepts, build_backbone
 from quintet.timeseries.tasks import backtest

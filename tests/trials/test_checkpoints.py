@@ -17,15 +17,15 @@ import pytest
 import torch
 
 from quintet.cli import main
-from quintet.core.checkpoint_io import AtomicCheckpointIO
-from quintet.core.composition import refuse_changed
-from quintet.core.described import description_of
 from quintet.core.errors import QuintetError, QuintetWarning
-from quintet.core.export import write_safetensors
-from quintet.core.pretrained import read_checkpoint
-from quintet.core.records import RECORD, restore_description
-from quintet.core.sealing import digest_of
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
+from quintet.core.run.checkpoint_io import AtomicCheckpointIO
+from quintet.core.run.composition import refuse_changed
+from quintet.core.run.export import write_safetensors
+from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import read_checkpoint
+from quintet.core.weights.records import RECORD, restore_description
+from quintet.core.weights.sealing import digest_of
 from quintet.timeseries import AnomalyDetector, Forecaster
 from quintet.timeseries.data import SeriesData
 from quintet.vision.data.images import ImageDescription

@@ -8,10 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from quintet.cli import _written, main
-from quintet.core.composition import config_names, config_summary
-from quintet.core.configuration import composed
 from quintet.core.errors import QuintetError
-from quintet.core.inspection import build_data
+from quintet.core.run.composition import config_names, config_summary
+from quintet.core.run.configuration import composed
+from quintet.core.run.inspection import build_data
 
 USER = ["--config-dir", "configs"]
 NAMES = ("photos (1)", "a,b[2]", "q uo'te", "ünï", "a=b", "#hash", "{run}", "[2020]", "2020", "1_000", "${x", "x\ty")

@@ -16,14 +16,14 @@ import torch
 from matplotlib.figure import Figure
 
 from quintet.cli import main
-from quintet.core import run_lock
-from quintet.core.checkpoint_io import AtomicCheckpointIO
 from quintet.core.errors import QuintetError
-from quintet.core.export import export_checkpoint
-from quintet.core.metrics_file import MetricsFile, read_metrics
-from quintet.core.report import write_report
-from quintet.core.run_folder import given_run_folder, write_summary
-from quintet.core.sealing import digest_of
+from quintet.core.run import run_lock
+from quintet.core.run.checkpoint_io import AtomicCheckpointIO
+from quintet.core.run.export import export_checkpoint
+from quintet.core.run.metrics_file import MetricsFile, read_metrics
+from quintet.core.run.report import write_report
+from quintet.core.run.run_folder import given_run_folder, write_summary
+from quintet.core.weights.sealing import digest_of
 
 EXPERIMENT = ["fit", "experiment=points", "--config-dir", "configs"]
 FIT = [*EXPERIMENT, "callbacks.pictures=null", "run_dir=run"]

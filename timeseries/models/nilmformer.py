@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention, DiagonalMask
-from ...core.described import Described
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
 from ...core.norm import LayerNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.weights.described import Described
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_num_heads, check_sequence_mixer
 

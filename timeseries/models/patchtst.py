@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.described import Described
-from ...core.dropout import Dropout
-from ...core.encoder import Encoder
+from ...core.blocks.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
 from ...core.position import LearnedPosition
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.regularization.dropout import Dropout
+from ...core.weights.described import Described
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_context, check_num_heads, check_sequence_mixer, normalize_window, restore_window
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command, refuse_built
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_network, name_of
 from ..data import SeriesDescription, Windows
 from ..data.anomalies import AnomalyData
@@ -99,7 +99,7 @@ class AnomalyDetector(Task):
         level: of the quantile; of "pot" the quantile above which the tail begins.
         risk: share of normal rows that "pot" lets be flagged.
         smoothing: rows, up to its own, over which a row's score is averaged.
-        **task: see quintet.core.task.Task.
+        **task: see quintet.core.learning.task.Task.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, a level or risk that is none.

@@ -19,12 +19,12 @@ from torchmetrics.classification import (
 )
 
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.metrics import collection
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, refuse_built
 from ...core.mixer import Mixer
 from ...core.objectives import balanced_weights, cross_entropy
-from ...core.pictures import confusion_matrix
-from ...core.task import StepResult, Task, refuse_built
+from ...core.pictures.charts import confusion_matrix
 from ..backbones import build_network, name_of
 from ..data.classes import LabelledBatch, LabelledSeriesDescription
 from ..models.nearest_neighbor import NearestNeighbor
@@ -58,7 +58,7 @@ class SeriesClassifier(Task):
         mixer: the mixer to put into the backbone instead of its own.
         label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
         class_weights: "balanced" weighs each class by the inverse of its number of training series.
-        **task: see quintet.core.task.Task.
+        **task: see quintet.core.learning.task.Task.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer.

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command, refuse_built
 from ...core.mixer import Mixer
-from ...core.pretrained import load_pretrained
-from ...core.registry import model_entry
-from ...core.task import StepResult, Task, command, refuse_built
+from ...core.weights.pretrained import load_pretrained
+from ...core.weights.registry import model_entry
 from ..backbones import accepts, build_network, name_of
 from ..data import Windows
 from ..data.disaggregation import DisaggregationData, DisaggregationDescription
@@ -58,7 +58,7 @@ class Disaggregator(Task):
         mixer: the mixer to put into the backbone instead of its own.
         pretrained: a file or hub id of weights, also in the published layout of the registered models.
         loss: "mse" or "mae".
-        **task: see quintet.core.task.Task.
+        **task: see quintet.core.learning.task.Task.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.

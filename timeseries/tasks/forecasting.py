@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.metrics import collection
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command, refuse_built
 from ...core.mixer import Mixer
-from ...core.pretrained import load_pretrained
-from ...core.registry import model_entry
-from ...core.task import StepResult, Task, command, refuse_built
+from ...core.weights.pretrained import load_pretrained
+from ...core.weights.registry import model_entry
 from ..backbones import Backbone, accepts, build_backbone, name_of, sizes_in
 from ..data import SeriesData, SeriesDescription, Windows
 from ..metrics import (
@@ -86,7 +86,7 @@ class Forecaster(Task):
         quantiles: levels to forecast, 0.5 among them; None forecasts a point, or takes 0.1 to 0.9 of a distribution.
         distribution: "student_t", or a class like `StudentT`, whose quantiles are forecast; it gives any level.
         accept_license: the terms of the pretrained weights are accepted, where they restrict their use.
-        **task: see quintet.core.task.Task.
+        **task: see quintet.core.learning.task.Task.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, levels that are none, weights that do not fit.

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command, refuse_built
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command, refuse_built
 from ..backbones import Backbone, accepts, build_network, name_of
 from ..data import SeriesDescription, Windows
 from ..data.gaps import ImputationData
@@ -62,7 +62,7 @@ class Imputer(Task):
         pattern: "points", "blocks" of one channel, "rows" of all channels, or "mixed": one of them for each window.
         block: rows of a block.
         loss: "mse" or "mae" at the hidden cells.
-        **task: see quintet.core.task.Task.
+        **task: see quintet.core.learning.task.Task.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, a share that hides nothing or all.

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.described import Described
-from ...core.encoder import StagedEncoder, downsample_mask
+from ...core.blocks.encoder import StagedEncoder, downsample_mask
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
 from ...core.norm import LayerNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.weights.described import Described
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_grid_rank, check_images, initialise_convolutions, initialise_linear_layers
 from .decoders import SegFormerHead

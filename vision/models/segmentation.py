@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...core.pretrained import Layout
+from ...core.weights.pretrained import Layout
 from .. import pretrained
 from .decoders import enlarge
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...core.adaptation.lora import named_weights, plain_name
 from ...core.errors import QuintetError, nearest
-from ...core.lora import named_weights, plain_name
 from ...core.optim.parameter_groups import not_decayed
 from .decoders import enlarge
 

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from ...core.attention import Attention, NeighborhoodAttention
-from ...core.task import Task
+from ...core.learning.task import Task
 from ...kernels.neighborhood_attention import neighborhood_attention
 from ..data.images import denormalize
 from ..models.segformer import SpatialReductionAttention

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from .images import NEUTRAL
 
 # Okabe and Ito, and a mark of its own for each round of them: 40 classes are told apart without colour alone.

@@ -21,16 +21,16 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms import v2
 
-from ...core.cells import path_cell, text_cell, write_table
-from ...core.data import DataModule
+from ...core.adaptation.lora import named_weights
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.files import refuse_existing, written_whole
-from ...core.lora import named_weights
-from ...core.metrics import collection
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command, refuse_built
 from ...core.mixer import Mixer
 from ...core.objectives import balanced_weights, binary_cross_entropy, cross_entropy
-from ...core.task import StepResult, Task, command, refuse_built
+from ...core.writing.cells import path_cell, text_cell, write_table
+from ...core.writing.files import refuse_existing, written_whole
 from ..backbones import (
     Backbone,
     build_backbone,
@@ -81,7 +81,7 @@ class ImageClassifier(Task):
         mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
         cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
-        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the head.
+        **task: see quintet.core.learning.task.Task. In `freeze`, "backbone" stands for everything but the head.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.
@@ -312,7 +312,7 @@ class ImageClassifier(Task):
         """Writes predictions.csv (path, label, probability of each class) and predictions.png.
 
         Where images may have several, the column `labels` holds those above one half, separated by semicolons. Paths
-        and labels are written as quintet.core.cells says.
+        and labels are written as quintet.core.writing.cells says.
 
         Raises QuintetError where one of them exists already, or cannot be written.
         """

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.attention import NeighborhoodAttention
-from ...core.export import Deployable
+from ...core.learning.deployable import Deployable
+from ...core.learning.task import Task
 from ...core.position.resampling import CUBIC, LINEAR, resampling_matrix
-from ...core.task import Task
 from ..data.images import ImageDescription
 from ..data.transforms import KEPT
 

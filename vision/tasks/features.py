@@ -16,14 +16,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ...core.cells import text_cell, write_table
-from ...core.console import printable
-from ...core.data import DataModule
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.files import refuse_existing, written_whole
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command
+from ...core.writing.cells import text_cell, write_table
+from ...core.writing.console import printable
+from ...core.writing.files import refuse_existing, written_whole
 from ..backbones import Backbone, build_backbone, head_keys_of, load_backbone, name_of
 from ..data.images import ImageDescription, ImageSample
 from ..pictures.embeddings import projection

@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from ...core.data import DataModule
+from ...core.adaptation.lora import named_weights
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.lora import named_weights
-from ...core.metrics import collection
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.task import StepResult, Task, command
 from ...core.mixer import Mixer
 from ...core.objectives import balanced_weights
-from ...core.task import StepResult, Task, command
 from ..backbones import Backbone, build_segmentation_network, load_segmentation_backbone, name_of
 from ..data.images import denormalize
 from ..data.masks import IGNORED, MaskDescription, MaskSample
@@ -75,7 +75,7 @@ class SemanticSegmenter(Task):
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
         test_time_scales: sizes, as multiples of the image's, at which test and prediction look at it, and average; with
             windows, of each window.
-        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the decoder
+        **task: see quintet.core.learning.task.Task. In `freeze`, "backbone" stands for everything but the decoder
             and the feature pyramid that a plain backbone is given, which no weights are published of.
 
     Raises:

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import load_weights
-from quintet.core.registry import count_parameters, create_model
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.registry import count_parameters, create_model
 from quintet.timeseries.models import PatchTST
 from quintet.timeseries.models.patchtst import ResidualAttention, TokenBatchNorm
 

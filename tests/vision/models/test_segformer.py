@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from quintet.core.attention import LinearAttention
-from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import load_weights
-from quintet.core.records import build
-from quintet.core.registry import count_parameters, create_model, list_models, model_entry
+from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.records import build
+from quintet.core.weights.registry import count_parameters, create_model, list_models, model_entry
 from quintet.vision.models import MixTransformer, SegFormerHead, SegmentationNetwork
 from quintet.vision.models.segformer import SpatialReductionAttention
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from quintet.core.attention import LinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
 from quintet.vision import Digits, ImageClassifier, ImageFolder
 from quintet.vision.data.images import ImageDescription, ImageSample
 from quintet.vision.models import VisionTransformer

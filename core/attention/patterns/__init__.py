@@ -1,0 +1,3 @@
+"""Who meets whom."""
+
+from .diagonal import DiagonalMask as DiagonalMask
