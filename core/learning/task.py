@@ -36,6 +36,7 @@ from ..weights.proportion import OutOfProportion, check_numbers, within
 from ..weights.records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 from .deployable import Deployable
 from .finite import TOGETHER, LossWatch, MeanLoss, failed, not_finite, refuse_not_finite
+from .fixed_options import refuse_other
 from .metrics import apart
 
 
@@ -459,8 +460,6 @@ class Task(Described, L.LightningModule):
         name = record["task"]["class_path"].rsplit(".", 1)[-1]
         if name != type(self).__name__:
             raise QuintetError(f"the checkpoint is of a {name}, this run builds a {type(self).__name__}")
-        from ..run.fixed_options import refuse_other  # imports Hydra, which plain networks do without
-
         refuse_other(self, record["task"], "model")
         trained = restore_description(type(self).description_type, record)
         if self.description is not None:

@@ -9,12 +9,12 @@ from lightning import Trainer
 
 from ..data.module import DataModule
 from ..errors import QuintetError, nearest
+from ..learning.fixed_options import refuse_changed
 from ..learning.task import Task, commands_of, restored_task
 from ..weights.pretrained import read_checkpoint
 from ..weights.records import RECORD, build_node, record_of, restored
 from ..weights.trusted import resolve
 from . import composition
-from .fixed_options import refuse_changed
 from .overrides import typed_below
 from .own_code import let_in_own_code
 from .run_folder import last_checkpoint

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..data.module import DataModule
 from ..errors import QuintetError, first_line, nearest, told_of
+from ..learning.fixed_options import refuse_other
 from ..learning.task import Task, commands_of, refuse_other_data
 from ..weights.described import Described, description_of, packages_of
 from ..weights.pretrained import read_checkpoint
@@ -34,7 +35,6 @@ from ..writing.files import written_whole
 from . import composition
 from .checkpoint_io import AtomicCheckpointIO, broke_while_restoring
 from .configuration import VERBS, composed, find_checkpoint
-from .fixed_options import refuse_other
 from .help import every_option, options_of
 from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
 from .report import write_report

@@ -21,10 +21,10 @@ import torch
 from quintet.cli import main
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError, QuintetWarning
+from quintet.core.learning.fixed_options import refuse_changed, refuse_other
 from quintet.core.learning.task import load_task
 from quintet.core.run.checkpoint_io import AtomicCheckpointIO
 from quintet.core.run.export import write_safetensors
-from quintet.core.run.fixed_options import refuse_changed, refuse_other
 from quintet.core.run.overrides import in_grammar
 from quintet.core.weights.described import description_of
 from quintet.core.weights.pretrained import read_checkpoint

@@ -4,5 +4,4 @@ from .delta import GatedDeltaNet as GatedDeltaNet
 from .gated_linear import GatedLinearAttention as GatedLinearAttention
 from .linear import LinearAttention as LinearAttention
 from .linear import causal_linear_attention as causal_linear_attention
-from .linear import elu_plus_one as elu_plus_one
 from .retention import Retention as Retention

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from omegaconf import OmegaConf
 
 from quintet.core.errors import QuintetError
+from quintet.core.learning.fixed_options import refuse_changed
 from quintet.core.mixer import Mixer
 from quintet.core.run import composition
 from quintet.core.run.composition import (
@@ -34,7 +35,6 @@ from quintet.core.run.composition import (
     substitute_run,
 )
 from quintet.core.run.configuration import check_types, composed
-from quintet.core.run.fixed_options import refuse_changed
 from quintet.core.weights.described import description_of
 from quintet.core.weights.records import build
 from quintet.core.weights.registry import list_mixers, mixer_factory

@@ -6,9 +6,9 @@ Weights of equal shapes can mean other things: the levels of quantiles, how atte
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import QuintetError
+from ..errors import QuintetError, import_class
+from ..weights.constructors import class_path_form, parameters_of
 from ..weights.described import Described, description_of
-from .composition import class_path_form, import_class, parameters_of
 
 
 def refuse_changed(given: Mapping[str, Any], target: Any, recorded: Mapping[str, Any] | None, part: str) -> None:
