@@ -46,6 +46,11 @@ class StepResult:
     predictions: Tensor
     targets: Tensor
 
+    @property
+    def further(self) -> dict[str, Any]:
+        """What metrics are told besides."""
+        return {}
+
 
 def command(method: Callable) -> Callable:
     """Marks a task's method as a command: `quintet <name> ckpt_path=... <option>=<value>`.
@@ -301,7 +306,7 @@ class Task(Described, L.LightningModule):
         """Takes what a step gave into the metrics of a stage."""
         metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
         size = result.targets.shape[0]
-        metrics.update(result.predictions, result.targets)
+        metrics.update(result.predictions, result.targets, **result.further)
         loss.update(result.loss, size)
         measured = {f"{stage}/loss": loss, **metrics}
         self.log_dict(measured, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
