@@ -1,5 +1,6 @@
 """What any model must beat is measured as the model is, under names of its own."""
 
+import lightning as L
 import pytest
 import torch
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
@@ -8,10 +9,11 @@ from quintet.core.baselines import Baselines
 from quintet.core.metrics import collection
 
 
-class Log:
-    """The part of a task that baselines use."""
+class Log(L.LightningModule):
+    """A task that keeps what it is to log."""
 
     def __init__(self):
+        super().__init__()
         self.logged = {}
 
     def log_dict(self, metrics, batch_size, **when):
