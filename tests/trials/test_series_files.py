@@ -8,6 +8,7 @@ import resource
 import sys
 from contextlib import contextmanager
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ import xarray as xr
 
 from quintet.core.errors import QuintetError
 from quintet.timeseries import SeriesData
+from quintet.timeseries.data import csv_files
 from quintet.timeseries.data.files import read
 from quintet.timeseries.tasks import tables
 
@@ -386,3 +388,31 @@ def test_numbers_are_read_to_the_bit_without_a_warning(tmp_path):
         "\n".join(["date,load", *(f"{d},{v!r}" for d, v in zip(days(2000), numbers.tolist()))])
     )
     assert (read(tmp_path / "a.csv").frame["load"].to_numpy() == numbers).all()
+
+
+# Small files that declare or unpack to more than memory
+
+
+def test_small_files_that_declare_more_than_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file.create_dataset("time", shape=(10**12,), dtype="i8", chunks=(10**6,))
+    assert (tmp_path / "a.nc").stat().st_size < 10_000
+    monkeypatch.setattr(xr, "open_dataset", None)
+    with pytest.raises(QuintetError, match=r"a.nc says it holds 7,451 GiB, which does not fit"):
+        read(tmp_path / "a.nc")
+
+
+def test_tables_that_unpack_to_more_than_memory_are_refused(tmp_path, monkeypatch):
+    TABLE.to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(TEXT.encode()))
+    monkeypatch.setattr(csv_files, "MOST_TEXT", len(TEXT.encode()) - 1)
+    with pytest.raises(QuintetError, match=r"a.csv.gz holds more than 0 MiB of text"):
+        read(tmp_path / "a.csv.gz")
+    monkeypatch.setattr(csv_files, "MOST_TEXT", len(TEXT.encode()))
+    assert len(read(tmp_path / "a.csv.gz").frame) == len(TABLE)
+    monkeypatch.setattr(pd, "read_parquet", None)
+    pages = -(-8 * TABLE.size * 2 // os.sysconf("SC_PAGE_SIZE")) - 1
+    page = os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(os, "sysconf", lambda name: page if name == "SC_PAGE_SIZE" else pages)
+    with pytest.raises(QuintetError, match=r"a.parquet says it holds"):
+        read(tmp_path / "a.parquet")

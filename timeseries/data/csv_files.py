@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import os
 import re
 import warnings
 from pathlib import Path
@@ -22,6 +23,8 @@ MISSING |= {"NaN", "NAN", "None", "n/a", "nan", "null"}
 NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
 DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d\d.*)?"
 THREES = r"[+-]?[1-9]\d{0,2}\.\d{3}"  # 1.234, which is also how 1234 is written where cells are parted by ;
+# Bytes: a table takes several times as many as its text.
+MOST_TEXT = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16
 PADDED = r'(?:^|[{separator}"])\s*0\d+(?=[{separator}"\r]|$)'  # a whole number that begins with 0
 # Before pandas 3.1 its usual converter of numbers was off by the last bit; from then on it has no other.
 _VERSION = tuple(int(part) for part in pd.__version__.split(".")[:2])
@@ -94,9 +97,14 @@ def text_of(path: Path) -> str:
     """The text of a file, unpacked where it is .gz. Raises QuintetError where it is damaged or not UTF-8."""
     try:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            content = file.read()
+            content = file.read(MOST_TEXT + 1)
     except EOFError:
         raise QuintetError(f"{path} ends in the middle of what was packed; copy it again") from None
+    if len(content) > MOST_TEXT:
+        raise QuintetError(
+            f"{path} holds more than {MOST_TEXT >> 20:,} MiB of text, for which this machine has too little memory; "
+            "write the part that is needed into a file of its own, or as .parquet"
+        )
     if b"\0" in content[:4096]:
         raise QuintetError(f"{path} is no text: it holds zeros; export it as CSV in UTF-8")
     try:
