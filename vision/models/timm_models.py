@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from ...core.blocks.encoder import keep_inputs_only
 from ...core.errors import QuintetError
 from ...core.optim.parameter_groups import not_decayed
 from ...core.position.learned import resample_position
@@ -276,7 +277,7 @@ class TimmModel(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        assert not enable, "quintet's models have no gradient checkpointing"
+        keep_inputs_only(self.network, enable)
 
 
 class _Maps(nn.Module):
