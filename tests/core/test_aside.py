@@ -84,7 +84,9 @@ def test_a_condition_reaches_the_norms_alone():
 
 def test_what_nobody_takes_is_refused():
     x = torch.randn(1, 4, 32)
-    with pytest.raises(QuintetError, match="no layer of this Encoder takes conditon; they take bias, cu_seqlens, mask, queries"):
+    with pytest.raises(
+        QuintetError, match="no layer of this Encoder takes conditon; they take bias, cu_seqlens, mask, queries"
+    ):
         Encoder(32, 1)(x, conditon=x)
     with pytest.raises(QuintetError, match="takes bias; they take cu_seqlens, mask, queries"):
         list(Encoder(32, 1, LinearAttention).layers(x, bias=x))
