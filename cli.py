@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quintet {__version__}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    _write_what_can_be_written()
     _note_warnings()
     try:
         if "-h" in rest or "--help" in rest:
@@ -57,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 1
+
+
+def _write_what_can_be_written() -> None:
+    """Lets question marks stand for what a terminal that knows ASCII alone cannot show; no run ends by it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
 
 
 def _note_warnings() -> None:
@@ -166,17 +174,12 @@ def list_names(arguments: list[str]) -> None:
         raise QuintetError(f"nothing to list is called '{kind}'; {nearest(kind, kinds)}")
     table = Table(title=f"{kind} matching {pattern}" if pattern != "*" else kind)
     if kind == "models":
-        import torch
+        from .core.catalogue import ModelRow, listed_models
 
-        from .core import registry
-
-        for column in ("name", "parameters", "pretrained", "what"):
+        for column in ModelRow._fields:
             table.add_column(column, justify="right" if column == "parameters" else "left")
-        for name in registry.list_models(pattern):
-            entry = registry.model_entry(name)
-            with torch.device("meta"):
-                count = registry.count_parameters(entry.build())
-            table.add_row(name, f"{count / 1e6:.2f} M", "\n".join(entry.pretrained) or "-", entry.summary)
+        for row in listed_models(pattern):
+            table.add_row(*row._replace(pretrained=row.pretrained.replace(" ", "\n")))
     elif kind == "mixers":
         from .core import registry
 
@@ -188,7 +191,7 @@ def list_names(arguments: list[str]) -> None:
                 str(sorted(mixer.grid_ranks)),
                 *("yes" if f else "-" for f in (mixer.causal, mixer.streaming, mixer.subquadratic)),
             ]
-            table.add_row(name, *flags, (mixer.__doc__ or "").strip().split("\n")[0])
+            table.add_row(name, *flags, registry.mixer_summary(name))
     else:
         from .core import composition
 
@@ -208,24 +211,27 @@ def pull(arguments: list[str]) -> None:
     """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
     from .core.console import Console
     from .core.errors import QuintetError
+    from .core.network import said
     from .core.pretrained import find_weights, load_weights
-    from .core.registry import model_entry
+    from .core.registry import model_entry, stored_arguments
 
-    if not arguments or len(arguments) > 2:
-        raise QuintetError("quintet pull NAME [TAG|FILE|HUB-ID]; names: quintet list models")
-    entry = model_entry(arguments[0])
-    which = arguments[1] if len(arguments) == 2 else True
+    terms = "accept_license=true"
+    names = [word for word in arguments if word != terms]
+    if not 1 <= len(names) <= 2:
+        raise QuintetError(f"quintet pull NAME [TAG|FILE|HUB-ID] [{terms}]; names: quintet list models")
+    entry, accepted = model_entry(names[0]), terms in arguments
+    which = names[1] if len(names) == 2 else True
     source = entry.pretrained.get(which, None) if which is not True else next(iter(entry.pretrained.values()), None)
-    path = find_weights(which, entry.pretrained, entry.name)
-    report = load_weights(entry.build(), path)
+    path = find_weights(which, entry.pretrained, entry.name, accepted)
+    network = entry.build(**stored_arguments(entry.build, str(path), {}, entry.name, accepted))
+    report = load_weights(network, path, accepted)
     console = Console(soft_wrap=True, markup=False)
     console.print(str(report), highlight=False)
     if source:
         console.print(f"licence: {source.licence}{'; ' + source.note if source.note else ''}")
-    console.print(
-        f"next: quintet fit experiment={entry.name.split('/')[0]}/finetune data.root=FOLDER "
-        f"model.backbone={entry.name} model.pretrained={'true' if which is True else which}"
-    )
+    words = [said(network, "finetune") or "experiment=NAME", f"model.backbone={entry.name}"]
+    words += [f"model.pretrained={'true' if which is True else which}", *([f"model.{terms}"] if accepted else [])]
+    console.print(f"next: quintet fit {' '.join(words)}", highlight=False)
 
 
 def inspect_data(arguments: list[str]) -> int:
@@ -348,4 +354,6 @@ def bench(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # as in __main__.py
     sys.exit(main())

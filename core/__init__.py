@@ -13,6 +13,7 @@ _HOMES = {
     "Fault": ".data",
     "Mixer": ".mixer",
     "QuintetError": ".errors",
+    "Network": ".network",
     "Source": ".pretrained",
     "Layout": ".pretrained",
     "StagedEncoder": ".encoder",

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from .attention.feature_maps.positive_random import PositiveRandomFeatures
 from .console import Console
 from .data import DataModule
 from .errors import QuintetError, one_line
@@ -190,3 +192,30 @@ def _show(logger: Any, name: str, figure: Any, path: Path, step: int) -> None:
         logger.log_image(key=name, images=[str(path)], step=step)
     elif kind == "MLFlowLogger":
         logger.experiment.log_artifact(logger.run_id, str(path), "pictures")
+
+
+class RedrawFeatures(Callback):
+    """Draws the random features of all `PositiveRandomFeatures` anew every so many optimizer steps of training.
+
+    The draw of a step is the same in every process and in a run that is continued. Validation uses the last one, which
+    checkpoints hold.
+
+    Args:
+        every: steps between two draws, at least 1.
+    """
+
+    def __init__(self, every: int = 1000) -> None:
+        if every < 1:
+            raise QuintetError(f"features are drawn anew every so many steps, at least 1; got {every}")
+        self.every = every
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step == 0 or step % self.every:
+            return
+        generator = torch.Generator().manual_seed(step)
+        for module in pl_module.modules():
+            if isinstance(module, PositiveRandomFeatures):
+                module.redraw(generator)

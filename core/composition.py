@@ -5,7 +5,6 @@ list the argument, because every name is checked against the constructor it goes
 """
 
 import copy
-import importlib
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from jsonargparse import ArgumentParser, Namespace
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from .errors import QuintetError, nearest
+from .errors import QuintetError, import_class, nearest
 from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
 from .run_options import check_seed, packages
 from .yaml_files import check_file, place_of, read_text
@@ -243,55 +242,6 @@ def replaced_arguments(
     return tree[part], {name: built[f"{part}.{name}"] for name in whole}
 
 
-def refuse_changed(given: Mapping[str, Any], target: Any, recorded: Mapping[str, Any] | None, part: str) -> None:
-    """Raises QuintetError where an option was typed that a trained model decides on, with another value.
-
-    Args:
-        given: values by option, `data.image_size`, as they were typed.
-        target: the class that is built, which lists such options as `fixed`.
-        recorded: the node that the model was trained with.
-        part: "model" or "data", of which the node is.
-    """
-    if not recorded or recorded["class_path"].rsplit(".", 1)[-1] != target.__name__:
-        return
-    defaults = {parameter.name: parameter.default for parameter in parameters_of(target)}
-    trained_with = defaults | dict(recorded.get("init_args", {}))
-    for option, value in given.items():
-        name, *below = option.removeprefix(f"{part}.").split(".")
-        if name not in getattr(target, "fixed", ()) or not option.startswith(f"{part}."):
-            continue
-        trained = trained_with.get(name)
-        for key in below:
-            trained = trained.get("init_args", trained).get(key) if isinstance(trained, Mapping) else None
-        if isinstance(trained, Mapping) and isinstance(value, Mapping) and trained_with.get("pretrained"):
-            trained = {key: trained.get(key) for key in value}  # sizes that the weights brought were never typed
-        if not _means_the_same(class_path_form(value), trained):
-            raise QuintetError(
-                f"{option}={value}: the model was trained with {option}={trained}, which its checkpoint keeps; "
-                "leave the option out, or train with it"
-            )
-
-
-def _means_the_same(typed: Any, trained: Any) -> bool:
-    """Whether a typed value is what a checkpoint describes: 32 is (32, 32), my_nets.Small the class of this name."""
-    if isinstance(trained, Mapping) and "class_path" in trained:
-        node = {"class_path": typed, "init_args": {}} if isinstance(typed, str) else typed
-        if not isinstance(node, Mapping) or "class_path" not in node:
-            return False
-        # The same class has several paths: where it is defined, and where packages show it.
-        names = (str(one["class_path"]).rsplit(".", 1)[-1] for one in (node, trained))
-        return next(names) == next(names) and _means_the_same(node.get("init_args", {}), trained.get("init_args", {}))
-    if isinstance(trained, Mapping) and isinstance(typed, Mapping):
-        return typed.keys() == trained.keys() and all(_means_the_same(typed[key], trained[key]) for key in trained)
-    return _spelled(typed) == _spelled(trained)
-
-
-def _spelled(value: Any) -> Any:
-    """A value in the one spelling of all that mean the same: 32 and (32, 32) of a size."""
-    values = list(value) if isinstance(value, list | tuple) else [value]
-    return values[:1] if len(values) == 2 and values[0] == values[1] else values
-
-
 def set_value(config: dict[str, Any], key: str, value: Any) -> None:
     """Sets `model.backbone.dim` in a class_path/init_args tree."""
     node = config
@@ -392,24 +342,6 @@ def group_names(config_dir: str | None = None) -> list[str]:
     return sorted(
         {str(path.parent.relative_to(folder)) for folder in folders for path in Path(folder).rglob("*.yaml")} - {"."}
     )
-
-
-def import_class(class_path: Any, where: str) -> Any:
-    """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it stood."""
-    if not isinstance(class_path, str):
-        raise QuintetError(f"{where}: {class_path!r} is no class; give its dotted path")
-    module_path, _, name = class_path.rpartition(".")
-    if not module_path:
-        return None  # a bare class name: jsonargparse finds it among the subclasses of the argument's type
-    try:
-        module = importlib.import_module(module_path)
-    except ImportError as error:
-        raise QuintetError(f"{where}: cannot import {module_path} for {class_path}: {error}") from error
-    if not hasattr(module, name):
-        raise QuintetError(
-            f"{where}: {module_path} has no {name}; {nearest(name, [n for n in dir(module) if n[0] != '_'])}"
-        )
-    return getattr(module, name)
 
 
 def with_own_defaults(node: Any, replaced: Any = None) -> Any:

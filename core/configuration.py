@@ -10,6 +10,7 @@ from lightning import Trainer
 from . import composition
 from .data import DataModule
 from .errors import QuintetError, nearest
+from .fixed_options import refuse_changed
 from .overrides import typed_below
 from .own_code import let_in_own_code
 from .pretrained import read_checkpoint
@@ -53,7 +54,7 @@ def composed(
         for part, key in (("model", "task"), ("data", "data")):
             chosen_class = composition.import_class(tree[part]["_target_"], part) if tree.get(part) else None
             if chosen_class is not None:
-                composition.refuse_changed(given, chosen_class, record.get(key), part)
+                refuse_changed(given, chosen_class, record.get(key), part)
     nodes = {key: composition.class_path_form(tree.get(key)) for key in ("model", "data", "trainer")}
     nodes["trainer"] = nodes["trainer"]["init_args"]
     composition.check_arguments(Trainer, nodes["trainer"], "trainer")
@@ -106,7 +107,7 @@ def restored_objects(
     whole = {}
     for part, key in (("model", "task"), ("data", "data")):
         target = resolve(record[key]["class_path"], trusted)
-        composition.refuse_changed(values, target, record[key], part)
+        refuse_changed(values, target, record[key], part)
         record[key], whole[part] = composition.replaced_arguments(
             part, target, record[key], given[part], typed_below(typed, part)
         )

@@ -1,6 +1,6 @@
 """Objects that remember how they were constructed, so that a checkpoint can say it.
 
-A description is plain data: `{"class_path": "quintet.vision.models.nat.NeighborhoodAttentionTransformer", "init_args":
+A description is plain data: `{"class_path": "quintet.vision.models.NeighborhoodAttentionTransformer", "init_args":
 {...}}`, the same form the command line uses, with `"partial": true` where a class waits for more arguments and
 `{"function": "torch.nn.functional.gelu"}` for a function. `records.build` makes objects of it again. What could not be
 built again is refused when it is described, not when the checkpoint is needed.
@@ -9,7 +9,9 @@ built again is refused when it is described, not when the checkpoint is needed.
 import functools
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,10 @@ class Described(Describable):
                 arguments |= arguments.pop(parameter.name, {})
         object.__setattr__(self, "constructor_arguments", arguments)
         return self
+
+    def restate(self, **arguments: Any) -> None:
+        """Records values of constructor arguments that turned out to be others than it was called with."""
+        self.constructor_arguments.update(arguments)
 
 
 def description_of(value: Any, where: str = "") -> Any:
@@ -159,10 +165,12 @@ def packages_of(description: Any) -> set[str]:
 
 
 def _path(target: Any, where: str) -> str:
-    """The dotted path of a class or function, under which it is found again."""
-    module, name = getattr(target, "__module__", None), target.__name__
+    """The dotted path of a class or function under which it is found again: the shortest of those packages offer."""
+    module, name = getattr(target, "__module__", None) or "", target.__name__
+    homes = list(accumulate(module.split("."), "{}.{}".format))
+    paths = [f"{home}.{target.__qualname__}" for home in homes if home in sys.modules]
     # torch's own functions say that they live in its C modules.
-    for path in (f"{module}.{target.__qualname__}", f"torch.nn.functional.{name}", f"torch.{name}"):
+    for path in (*paths, f"torch.nn.functional.{name}", f"torch.{name}"):
         try:
             if resolve(path, {path.split(".")[0]} - set(LIBRARIES)) is target:
                 return path

@@ -15,7 +15,7 @@ OPTIONS = """
   model.KEY=VALUE         an option of the model; data.KEY, trainer.KEY and callbacks.NAME.KEY likewise
   model/mixer=NAME        the layer that moves information between tokens (quintet list mixers)
   trainer=NAME            cpu, gpu, ddp, fsdp or debug
-  callbacks=NAME          early_stopping or ema; logger=NAME: csv, tensorboard, wandb or mlflow
+  callbacks=NAME          early_stopping, ema or redraw_features; logger=NAME: csv, tensorboard, wandb or mlflow
   seed=0                  of weights, order and augmentation
   monitor=val/loss        what decides which checkpoint is best; monitor_mode=min or max
   name=NAME run_dir=FOLDER
@@ -43,9 +43,10 @@ Measures a checkpoint on the test part of its data, and writes pictures and a re
     "list": """quintet list [models|mixers|experiments|data] [PATTERN] [--config-dir FOLDER]
 
 Names of models, mixers, experiments or data modules, those that match a pattern such as 'vit_*'.""",
-    "pull": """quintet pull NAME [TAG|FILE|HUB-ID]
+    "pull": """quintet pull NAME [TAG|FILE|HUB-ID] [accept_license=true]
 
-Downloads a model's weights, or reads them from a file, loads them strictly, and says under which licence they are.""",
+Downloads a model's weights, or reads them from a file, loads them strictly, and says under which licence they are and
+how to train them further. Weights whose terms restrict their use are loaded once these are accepted.""",
     "inspect": """quintet inspect PATH [data=NAME] [data.key=value] ... [output=FOLDER] [--config-dir FOLDER]
 
 Prints what is understood of a folder or file of yours and every fault found in it, with its remedy; draws pictures.

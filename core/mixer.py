@@ -99,6 +99,58 @@ class Mixer(nn.Module):
             raise QuintetError(f"{name} got a mask shaped {tuple(mask.shape)}; these tokens need {tuple(x.shape[:-1])}")
 
 
+class SequenceMixer(Mixer):
+    """A mixer that goes along a sequence with a state: a subclass writes `recur`, and has `forward`, `scan` and `step`.
+
+    Grids are read in raster order.
+
+    Attributes:
+        passes_over: masked tokens are passed over, as if they were not there: `recur` is never given a mask. Without,
+            they keep their place in time, and `recur` sees to it that they leave the state as it is.
+    """
+
+    causal = True
+    subquadratic: ClassVar[bool] = True
+    streaming = True
+    passes_over: ClassVar[bool] = False
+
+    def recur(
+        self, x: Float[Tensor, "batch time dim"], state: Any, mask: Bool[Tensor, "batch time"] | None = None
+    ) -> tuple[Float[Tensor, "batch time dim"], Any]:
+        """Output of a stretch of a sequence and the state after it; `state` is None at the start, masked x is zero."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
+    ) -> Float[Tensor, "batch *grid dim"]:
+        self.check_tokens(x, mask)
+        if self.passes_over:
+            return mix_real_tokens(lambda tokens: self.recur(tokens, None)[0], x, mask)
+        tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
+        y, _ = self.recur(tokens, None, flat_mask)
+        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+
+    def scan(
+        self, x: Float[Tensor, "batch time dim"], state: Any = None
+    ) -> tuple[Float[Tensor, "batch time dim"], Any]:
+        self.check_tokens(x)
+        return self.recur(x, state)
+
+    def split_width(self, what: str, **factor: float) -> int:
+        """Width of all heads of `what`, e.g. `split_width("keys", key_factor=0.5)`: `dim` times the factor, rounded.
+
+        Raises QuintetError where `num_heads` heads cannot share it evenly.
+        """
+        ((name, value),) = factor.items()
+        width = round(self.dim * value)
+        if width < 1 or width % self.num_heads:
+            raise QuintetError(
+                f"{type(self).__name__}(dim={self.dim}, {name}={value}) has {what} of width {width}, which cannot be "
+                f"split into num_heads={self.num_heads}"
+            )
+        return width
+
+
 def mask_tokens(
     x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None
 ) -> Float[Tensor, "batch *grid dim"]:
@@ -120,21 +172,35 @@ def unflatten_grid(
     return x.unflatten(1, tuple(grid))
 
 
+def pack_real_tokens(
+    mix: Callable[[Tensor, Tensor | None], Tensor],
+    x: Float[Tensor, "batch *grid dim"],
+    mask: Bool[Tensor, "batch *grid"] | None,
+) -> Float[Tensor, "batch *grid dim"]:
+    """`mix` over the tokens in raster order, the real ones of each sample in front; zero at the masked.
+
+    `mix` maps sequences (batch, tokens, dim) and their mask, True at the first tokens of each, to sequences; it need
+    not be causal. Layers that pool or cut a sequence by position then see the same places wherever masked tokens stood.
+    """
+    tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
+    if flat_mask is None:
+        return unflatten_grid(mix(tokens, None), x.shape[1:-1])
+    order = (~flat_mask).to(torch.uint8).argsort(dim=1, stable=True)
+    packed = tokens.gather(1, order.unsqueeze(-1).expand_as(tokens))
+    y = mix(packed, flat_mask.gather(1, order))
+    y = y.gather(1, order.argsort(dim=1).unsqueeze(-1).expand_as(tokens))
+    return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+
+
 def mix_real_tokens(
     recur: Callable[[Tensor], Tensor], x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None
 ) -> Float[Tensor, "batch *grid dim"]:
     """`recur` over the tokens in raster order as if the masked ones were not there; zero at those.
 
     `recur` is causal and maps sequences (batch, tokens, dim) to such: it is given the real tokens of each sample in
-    order and the masked after them, where they change nothing.
+    order and the masked after them, where they change nothing. What is not causal wants `pack_real_tokens`.
     """
-    tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
-    if flat_mask is None:
-        return unflatten_grid(recur(tokens), x.shape[1:-1])
-    order = (~flat_mask).to(torch.uint8).argsort(dim=1, stable=True)
-    packed = tokens.gather(1, order.unsqueeze(-1).expand_as(tokens))
-    y = recur(packed).gather(1, order.argsort(dim=1).unsqueeze(-1).expand_as(tokens))
-    return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+    return pack_real_tokens(lambda tokens, _: recur(tokens), x, mask)
 
 
 def pad_packed(

@@ -1,18 +1,16 @@
 """Published weights: found, verified, renamed and loaded strictly, with a report of what happened.
 
 A `Source` says where weights are, their sha256 and licence. A `Layout` says how another project names the same tensors;
-a model class lists the layouts it understands as `layouts`. Files are read with `weights_only=True` or safetensors, so
+a network lists the layouts it understands as `layouts`. Files are read with `weights_only=True` or safetensors, so
 loading never executes code. Only a head of another size (`head_keys`) is left as initialised, and the report says so.
 """
 
 import hashlib
-import mmap
 import os
 import re
 import shutil
 import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -24,31 +22,18 @@ import torch
 from rich.progress import wrap_file
 from torch import Tensor, nn
 
+from .archives import check_archive, check_pickle, check_safetensors
 from .described import from_json
 from .errors import QuintetError, QuintetWarning, first_line, nearest
+from .layout import Layout as Layout
+from .layout import StateDict as StateDict
+from .layout import Terms as Terms
 from .lora import merged_state
+from .network import said
 from .sealing import check_seal, check_tensors
 
-StateDict = dict[str, Tensor]
-GROWING = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n", b"_codecs\nencode\n")  # as pickles name them
 WEIGHT_FILES = (".bin", ".ckpt", ".pt", ".pth", ".safetensors", ".tar")
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model.ckpt")  # of a folder as hubs lay them out
-
-
-@dataclass(frozen=True)
-class Terms:
-    """A licence that restricts what one may do with weights, so that it has to be accepted before they are used."""
-
-    licence: str
-    restricts: str
-
-    def check(self, origin: str | Path, accepted: bool) -> None:
-        """Raises QuintetError naming the licence and what it restricts, unless it is accepted."""
-        if not accepted:
-            raise QuintetError(
-                f"{origin} is under the {self.licence}, which restricts its use ({self.restricts}); if you accept it, "
-                "say so with model.accept_license=true"
-            )
 
 
 @dataclass(frozen=True)
@@ -64,37 +49,6 @@ class Source:
     note: str = ""
     beside: tuple[str, ...] = ()
     terms: Terms | None = None
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Another project's names for the same tensors.
-
-    Args:
-        name: whose names these are.
-        marker: regular expression that some key of such a file matches and no key of ours does.
-        renames: (pattern, replacement) pairs, applied in order to every key; an empty result drops the tensor.
-        convert: further changes to the renamed tensors that names alone cannot express.
-        terms: under which all weights in this layout are published, where they restrict their use.
-    """
-
-    name: str
-    marker: str
-    renames: tuple[tuple[str, str], ...]
-    convert: Callable[[StateDict], StateDict] | None = None
-    terms: Terms | None = None
-
-    def matches(self, keys: Mapping[str, Tensor]) -> bool:
-        return any(re.search(self.marker, key) for key in keys)
-
-    def apply(self, state: StateDict) -> StateDict:
-        renamed = {}
-        for key, value in state.items():
-            for pattern, replacement in self.renames:
-                key = re.sub(pattern, replacement, key)
-            if key:
-                renamed[key] = value
-        return self.convert(renamed) if self.convert else renamed
 
 
 @dataclass
@@ -157,7 +111,7 @@ def load_weights(model: nn.Module, path: str | Path, accept_license: bool = Fals
     state = read_state_dict(path)
     own = model.state_dict()
     report = LoadReport(origin=str(path))
-    for layout in getattr(model, "layouts", ()):
+    for layout in said(model, "layouts"):
         if layout.matches(state):
             if layout.terms is not None:
                 layout.terms.check(path, accept_license)
@@ -169,7 +123,7 @@ def load_weights(model: nn.Module, path: str | Path, accept_license: bool = Fals
                 before[id(value)]: key for key, value in state.items() if before.get(id(value), key) != key
             }
             break
-    head_keys, optional = getattr(model, "head_keys", ()), optional_keys(model)
+    head_keys, optional = said(model, "head_keys"), optional_keys(model)
     report.missing = [key for key in own if key not in state and key not in head_keys and key not in optional]
     report.unexpected = [key for key in state if key not in own and key not in head_keys and key not in optional]
     for key in list(state):
@@ -195,7 +149,7 @@ def optional_keys(model: nn.Module) -> set[str]:
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
-        for name in getattr(module, "optional_buffers", ())
+        for name in said(module, "optional_buffers")
     }
 
 
@@ -235,6 +189,7 @@ def read_checkpoint(path: str | Path) -> dict:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
 
+            check_safetensors(path)
             with safe_open(path, "pt") as file:
                 names, about = file.keys(), file.metadata() or {}
                 content = {name: file.get_tensor(name) for name in names}
@@ -242,8 +197,8 @@ def read_checkpoint(path: str | Path) -> dict:
             if "quintet" in about:
                 content = {"state_dict": content, "quintet": from_json(about["quintet"])}
         else:
-            _check_archive(path)
-            _check_pickle(path)
+            check_archive(path)
+            check_pickle(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except QuintetError:
         raise
@@ -267,34 +222,6 @@ def read_checkpoint(path: str | Path) -> dict:
             stacklevel=2,
         )
     return content
-
-
-def _check_archive(path: Path) -> None:
-    """Raises QuintetError for a zip file that is damaged or that torch.save did not write; torch checks no sums."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        # torch.save compresses nothing and names nothing twice; what does can be a thousand times its own size.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
-            sum(entry.file_size for entry in entries) > path.stat().st_size
-        ):
-            raise QuintetError(f"{path} is a compressed archive, which torch.save does not write")
-        if broken := archive.testzip():
-            raise QuintetError(f"{path} is damaged: {broken} in it does not have the sum that was written")
-
-
-def _check_pickle(path: Path) -> None:
-    """Raises QuintetError for a pickle that makes bytes: of all that torch reads without running code, only what makes
-    them (`bytearray(10**11)`, text encoded again and again) can be any number of times larger than the file.
-    """
-    # The whole file is looked through: which of its entries is the pickle, torch's reader of archives sees its own way.
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pickled:
-        if any(pickled.find(name) >= 0 for name in GROWING):
-            raise QuintetError(
-                f"{path} was refused: it holds bytes beside tensors, which may take any amount of memory; "
-                "ask its author for a state dict or safetensors"
-            )
 
 
 def load_pretrained(

@@ -4,11 +4,13 @@ A domain announces itself through the entry-point group `quintet.domains` (pypro
 them and another package can add its own.
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import nn
 from .errors import QuintetError, nearest
 from .mixer import Mixer
 from .pretrained import Source, find_weights, load_pretrained
+from .trusted import own_modules
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,11 @@ class ModelEntry:
 # What other libraries call what builders here take.
 SYNONYMS = {"in_chans": "in_channels", "img_size": "image_size", "drop_path_rate": "drop_path"}
 
+REGISTERS = re.compile(r"(?<!def )\bregister_mixer\(")
+
 _models: dict[str, ModelEntry] = {}
-_mixers: dict[str, type[Mixer]] = {}
+_mixers: dict[str, Callable[..., Mixer]] = {}
+_variants: dict[str, Mapping[str, Mapping[str, Any]]] = {}
 
 
 def register_model(name: str, pretrained: dict[str, Source] | None = None) -> Callable:
@@ -51,13 +57,18 @@ def register_model(name: str, pretrained: dict[str, Source] | None = None) -> Ca
     return decorate
 
 
-def register_mixer(name: str) -> Callable[[type[Mixer]], type[Mixer]]:
-    """Class decorator: makes a mixer known by `name`; the property tests then run it."""
+def register_mixer(name: str, variants: Mapping[str, Mapping[str, Any]] | None = None) -> Callable:
+    """Decorator: makes a mixer known by `name`; the property tests then run it.
 
-    def decorate(mixer: type[Mixer]) -> type[Mixer]:
+    A class, or a partial of one that gives it a part, e.g. `partial(LinearAttention, feature_map=SomeMap)`: then
+    `variants` are the further configurations to test, in place of those of the class.
+    """
+
+    def decorate(mixer: Callable[..., Mixer]) -> Callable[..., Mixer]:
         if name in _mixers:
             raise QuintetError(f"two mixers want the name '{name}': {_mixers[name]} and {mixer}")
         _mixers[name] = mixer
+        _variants[name] = mixer.variants if inspect.isclass(mixer) else variants or {}
         return mixer
 
     return decorate
@@ -109,10 +120,13 @@ def build_with(
 ) -> nn.Module:
     """build(**arguments), where those that it does not take go by the names they have here (`SYNONYMS`).
 
+    A mixer may be given by its name: `mixer="linear"`, or one a stage where the model takes a list.
+
     Raises QuintetError for an argument that `name`, as messages call it, does not take, with the remedy for it: of
     `remedies`, of those that the model's class states, or the nearest argument.
     """
     renamed = {}
+    arguments = {key: named_mixers(value) if key == "mixer" else value for key, value in arguments.items()}
     while True:
         try:
             return build(**{renamed.get(argument, argument): value for argument, value in arguments.items()})
@@ -166,17 +180,43 @@ def list_mixers(pattern: str = "*") -> list[str]:
     return sorted(name for name in _mixers if fnmatch(name, pattern))
 
 
-def mixer_class(name: str) -> type[Mixer]:
-    """The class of a registered mixer. Raises QuintetError for an unknown name."""
+def mixer_factory(name: str) -> Callable[..., Mixer]:
+    """The class of a registered mixer, or the partial of one with its part. Raises QuintetError for an unknown name."""
     _load_mixers()
     if name not in _mixers:
         raise QuintetError(f"no mixer is called '{name}'; {nearest(name, _mixers)}")
     return _mixers[name]
 
 
+def mixer_class(name: str) -> type[Mixer]:
+    """The class of a registered mixer, with whatever part. Raises QuintetError for an unknown name."""
+    return factory_target(mixer_factory(name))
+
+
+def mixer_variants(name: str) -> Mapping[str, Mapping[str, Any]]:
+    """Constructor arguments of further configurations of a mixer that the property tests run."""
+    mixer_factory(name)
+    return _variants[name]
+
+
+def mixer_summary(name: str) -> str:
+    """What a mixer computes, in one line: of its class, or of the part that makes it another mixer."""
+    factory = mixer_factory(name)
+    parts = (factory_target(value) for value in getattr(factory, "keywords", {}).values())
+    described = next((part for part in parts if inspect.isclass(part)), factory_target(factory))
+    return (described.__doc__ or "").strip().split("\n")[0]
+
+
+def named_mixers(mixer: Any) -> Any:
+    """`mixer` with registered ones in place of their names, however deep in lists; all else stays as it is."""
+    if isinstance(mixer, str):
+        return mixer_factory(mixer)
+    return [named_mixers(item) for item in mixer] if isinstance(mixer, list | tuple) else mixer
+
+
 def create_mixer(name: str, dim: int, **arguments: Any) -> Mixer:
     """Builds a registered mixer for tokens of width `dim`."""
-    return mixer_class(name)(dim, **arguments)
+    return mixer_factory(name)(dim, **arguments)
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -189,5 +229,9 @@ def _load_domains() -> None:
         domain.load()
 
 
+@functools.cache
 def _load_mixers() -> None:
-    from . import attention, convolution, ssm  # noqa: F401  (importing registers; at the top it would be a circle)
+    # Which modules register one is read in their text, so that no others are imported.
+    for name, place in own_modules().items():
+        if name.startswith(f"{__name__.split('.')[0]}.core.") and REGISTERS.search(place.read_text("utf-8")):
+            import_module(name)

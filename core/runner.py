@@ -7,6 +7,7 @@ import shlex
 import signal
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,7 @@ from .data import DataModule
 from .described import Described, description_of, packages_of
 from .errors import QuintetError, first_line, nearest, told_of
 from .files import written_whole
+from .fixed_options import refuse_other
 from .help import every_option, options_of
 from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
 from .pretrained import read_checkpoint
@@ -85,7 +87,6 @@ class Runner(LightningCLI):
     ) -> None:
         _quieten_lightning()
         self.command, self.options = command, options or {}
-        self.typed_trainer = arguments[arguments["subcommand"]]["trainer"] if isinstance(arguments, dict) else {}
         self.console = Console(soft_wrap=True, markup=False)  # a path may hold brackets
         # No value, be it a checkpoint's, may name what runs commands; jsonargparse knows a list of such names.
         set_parsing_settings(import_path_denylist=["quintet.cli"])
@@ -98,6 +99,7 @@ class Runner(LightningCLI):
                 super().__init__(
                     Task,
                     DataModule,
+                    trainer_class=trainer_of,
                     save_config_callback=None,
                     seed_everything_default=0,
                     parser_kwargs=quiet | dict.fromkeys(self.subcommands(), quiet),
@@ -224,14 +226,14 @@ class Runner(LightningCLI):
             partial.write_text(f"{heading} {_typed(path)}\n{text}", encoding="utf-8")
 
     def after_instantiate_classes(self) -> None:
-        if self.subcommand == "fit" and rank_zero_only.rank == 0:
-            self._write_config(self.typed_config)
         if self.record is not None:
             named = self.record["task"]["class_path"].rsplit(".", 1)[-1]
             if named != type(self.model).__name__:
                 raise QuintetError(
                     f"the checkpoint is of a {named}, the configuration builds a {type(self.model).__name__}"
                 )
+            refuse_other(self.model, self.record["task"], "model")
+            refuse_other(self.datamodule, self.record.get("data"), "data")
             description = restore_description(type(self.model).description_type, self.record)
             if self.subcommand == "fit":
                 self.datamodule.setup("fit")
@@ -240,13 +242,11 @@ class Runner(LightningCLI):
                 self.datamodule.adopt(description)
             self.model.adopt(description, restoring=True)
             self.model.origin = restore_origin(self.record)
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            self._write_config(self.typed_config)
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         read = self._get(self.config_init, "trainer")
-        for name, value in self.typed_trainer.items():
-            # jsonargparse can take 1 for 1.0, which of batches means all of them and not one.
-            if type(value) is int and type(read.get(name)) is float:
-                arguments[name] = value
         plugins = read.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         with told_of("trainer"):
@@ -363,6 +363,33 @@ class Runner(LightningCLI):
     def _say(self, text: str) -> None:
         if rank_zero_only.rank == 0:
             self.console.print(text, highlight=False)
+
+
+def trainer_of(
+    *,
+    limit_train_batches: int | float | None = None,
+    limit_val_batches: int | float | None = None,
+    limit_test_batches: int | float | None = None,
+    limit_predict_batches: int | float | None = None,
+    overfit_batches: int | float = 0.0,
+    val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
+    gradient_clip_val: int | float | None = None,
+    **others: Any,
+) -> Trainer:
+    """Lightning's Trainer, to which 1 of an option that counts batches is one batch, and 1.0 are all.
+
+    Where its own annotations say the same, Python's typing may have them the other way round, fractions first.
+    """
+    return Trainer(
+        limit_train_batches=limit_train_batches,
+        limit_val_batches=limit_val_batches,
+        limit_test_batches=limit_test_batches,
+        limit_predict_batches=limit_predict_batches,
+        overfit_batches=overfit_batches,
+        val_check_interval=val_check_interval,
+        gradient_clip_val=gradient_clip_val,
+        **others,
+    )
 
 
 def _quieten_lightning() -> None:

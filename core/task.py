@@ -459,6 +459,9 @@ class Task(Described, L.LightningModule):
         name = record["task"]["class_path"].rsplit(".", 1)[-1]
         if name != type(self).__name__:
             raise QuintetError(f"the checkpoint is of a {name}, this run builds a {type(self).__name__}")
+        from .fixed_options import refuse_other  # imports Hydra, which plain networks do without
+
+        refuse_other(self, record["task"], "model")
         trained = restore_description(type(self).description_type, record)
         if self.description is not None:
             refuse_other_data(self.description, trained)
@@ -491,15 +494,6 @@ def _train_where_something_learns(module: nn.Module, above: bool) -> None:
     module.training = any(learning) if learning else above
     for child in module.children():
         _train_where_something_learns(child, module.training)
-
-
-def refuse_built(network: Any, what: str) -> None:
-    """Raises QuintetError for a network where what builds one is meant: it waits for what the data say."""
-    if isinstance(network, nn.Module):
-        raise QuintetError(
-            f"model.backbone is a built {type(network).__name__}, but its {what} come from the data; give the "
-            "class or a registered name, and what else it needs as model.backbone_arguments"
-        )
 
 
 def refuse_other_data(found: Any, trained: Any) -> None:

@@ -1,15 +1,19 @@
 """Which classes and functions a file may name: those that compute, and none that read, write, fetch or start anything.
 
-A file never decides what is imported. Only modules of layers, models, tasks and data are looked into, and what is found
-there must be at home there: a name that a module merely imported for itself is not its own. `trust=PACKAGE`, which only
-a person can say, adds the classes and functions of one package of theirs.
+A file never decides what is imported. Only modules that quintet itself has, and rooms of layers of a few libraries, are
+looked into, and what is found must be at home there or below: a name that a module merely imported for itself is not
+its own. Classes must be layers, optimizers or Describable; functions must live among layers. `trust=PACKAGE`, which
+only a person can say, adds the classes and functions of one package of theirs.
 """
 
+import functools
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,22 +21,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from .errors import QuintetError
+from .former import FORMER
 
-# Where classes may live: rooms of quintet, and of other libraries those whose constructors open and fetch nothing.
+# Where classes of other libraries may live: rooms whose constructors open and fetch nothing.
 CLASS_MODULES = re.compile(
-    r"quintet\.core(\.\w+)*|quintet\.\w+\.(models|data|tasks|metrics)(\.\w+)*"
-    r"|torch\.nn(\.modules(\.\w+)*)?|torch\.optim(\.\w+)*"
+    r"torch\.nn(\.modules(\.\w+)*)?|torch\.optim(\.\w+)*"
     r"|torchvision\.(transforms|ops)(\.\w+)*|timm\.(layers|models)(\.\w+)*"
     r"|torchmetrics\.(classification|regression|segmentation|aggregation)(\.\w+)*"
 )
-# Where functions may live is narrower: what computes layers or builds models.
-FUNCTION_MODULES = re.compile(
-    r"quintet\.(kernels|core\.(attention|convolution|feedforward|norm|position|ssm)|\w+\.models)(\.\w+)*"
-    r"|torch\.nn\.functional"
-)
 TORCH_FUNCTIONS = ("relu", "sigmoid", "tanh", "sin", "exp")
-# Modules of quintet that run commands hold no layers.
-WITHOUT_LAYERS = re.compile(r"quintet\.core\.(bench\w*|cli|composition|export|report|runner|sweep)")
+ROOT = __name__.split(".")[0]
+# Rooms of quintet in which commands run, or pictures are drawn, hold nothing that a checkpoint is made of.
+WITHOUT_LAYERS = re.compile(
+    rf"{ROOT}\.(configs|core\.(bench\w*|composition|export|pictures|report|runner|sweep)|\w+\.(pictures|pretrained))(\.\w+)*"
+)
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "timm", "lightning", "quintet")
 # Keys by which quintet or a library it uses recognises an object to build; no plain mapping of a file has them.
 RESERVED = frozenset(
@@ -45,13 +47,40 @@ class Describable:
     """What a checkpoint may build besides layers and optimizers: all that says itself how it was constructed."""
 
 
+@functools.cache
+def own_modules() -> dict[str, Path]:
+    """Quintet's packages and the modules in them, by dotted name, and where each lies; found without importing any."""
+
+    def below(package: str, folders: Iterable[str]) -> Iterator[tuple[str, Path]]:
+        for item in pkgutil.iter_modules(folders):
+            name, place = f"{package}.{item.name}", Path(item.module_finder.path, item.name)
+            # Beside packages lie the command and, in a checkout, the script that builds the wheel.
+            if item.ispkg or (package != ROOT and item.name != "__main__"):
+                yield name, place / "__init__.py" if item.ispkg else place.with_suffix(".py")
+            if item.ispkg:
+                yield from below(name, [str(place)])
+
+    found = below(ROOT, list(sys.modules[ROOT].__path__))
+    return {name: place for name, place in found if not WITHOUT_LAYERS.fullmatch(name)}
+
+
+def present_path(path: str) -> str:
+    """The path of a class or function today, from one that a checkpoint may have recorded before a module moved."""
+    while path in FORMER:
+        path = FORMER[path]
+    module, _, name = path.rpartition(".")
+    while module in FORMER:
+        module = FORMER[module]
+    return f"{module}.{name}"
+
+
 def is_trusted(path: str) -> bool:
     """Whether a dotted path lies in a module that is looked into without being trusted by name."""
-    module, _, name = path.rpartition(".")
-    if WITHOUT_LAYERS.fullmatch(module) or name.startswith("_"):
+    module, _, name = present_path(path).rpartition(".")
+    if name.startswith("_"):
         return False
-    function = FUNCTION_MODULES.fullmatch(module) or (module == "torch" and name in TORCH_FUNCTIONS)
-    return bool(CLASS_MODULES.fullmatch(module) or function)
+    function = module == "torch.nn.functional" or (module == "torch" and name in TORCH_FUNCTIONS)
+    return module in own_modules() or bool(CLASS_MODULES.fullmatch(module)) or function
 
 
 def resolve(path: Any, trusted: Iterable[str] = ()) -> Any:
@@ -62,6 +91,7 @@ def resolve(path: Any, trusted: Iterable[str] = ()) -> Any:
     trusted = tuple(trusted)
     if not isinstance(path, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path):
         raise QuintetError(f"the file asks for {path!r}, which names no class")
+    path = present_path(path)
     own = _is_below(path, trusted)
     if not own and not is_trusted(path):
         raise QuintetError(f"the file asks for {path}, which is not part of quintet{_remedy(path)}")
@@ -72,7 +102,7 @@ def resolve(path: Any, trusted: Iterable[str] = ()) -> Any:
         raise QuintetError(f"the file asks for {path}, which cannot be imported here: {error}") from None
     if own and _is_below(f"{_home(found)}.", trusted) and (inspect.isclass(found) or inspect.isroutine(found)):
         return found
-    if is_trusted(path) and (_is_class(found) or _is_function(found, path)):
+    if is_trusted(path) and (_is_class(found, module) or _is_function(found, module)):
         return found
     raise QuintetError(f"the file asks for {path}, which is not a layer, model, optimizer, task or data module")
 
@@ -102,21 +132,39 @@ def _home(found: Any) -> str:
     return getattr(found, "__module__", None) or ""
 
 
-def _is_class(found: Any) -> bool:
+def _is_class(found: Any, module: str) -> bool:
     return (
         inspect.isclass(found)
         and issubclass(found, nn.Module | Optimizer | Describable)
         and not issubclass(
             found, torch.jit.ScriptModule | torch.fx.GraphModule
         )  # both compile source that they are given
-        and CLASS_MODULES.fullmatch(_home(found)) is not None
+        and _is_below(f"{_home(found)}.", [module])
+        and (_home(found) in own_modules() or CLASS_MODULES.fullmatch(_home(found)) is not None)
     )
 
 
-def _is_function(found: Any, path: str) -> bool:
+def _is_function(found: Any, module: str) -> bool:
     if not inspect.isroutine(found):
         return False
     home = _home(found)
-    if path.startswith("torch."):
+    if module.startswith("torch"):
         return home in ("torch", "torch.nn.functional", "torch._C._nn")
-    return FUNCTION_MODULES.fullmatch(home) is not None
+    return home in own_modules() and _is_below(f"{home}.", [module]) and _computes(home)
+
+
+def _computes(module: str) -> bool:
+    """Whether functions of a module of quintet compute: operations, and what is at home in a room of layers."""
+    if module.startswith(f"{ROOT}.kernels."):
+        return not module.startswith(f"{ROOT}.kernels._")
+    room = sys.modules[".".join(module.split(".")[:3])]
+    return hasattr(room, "__path__") and any(map(_is_layer, vars(room).values()))
+
+
+def _is_layer(item: Any) -> bool:
+    """Whether something is a layer or network; tasks and metrics, which are modules too, have other bases."""
+    return (
+        inspect.isclass(item)
+        and issubclass(item, nn.Module)
+        and {base.__module__.split(".")[0] for base in item.__mro__} <= {ROOT, "torch", "builtins"}
+    )

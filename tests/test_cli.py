@@ -304,7 +304,7 @@ def test_weights_of_a_file_are_pulled(small_model, tmp_path, capsys):
     assert main(["pull", "small", str(path)]) == 0
     report, following = capsys.readouterr().out.splitlines()
     assert report == f"{path}: 2 tensors loaded (quintet layout, 0 renamed)"
-    assert following.startswith("next: quintet fit experiment=audio/finetune data.root=FOLDER ")
+    assert following.startswith("next: quintet fit experiment=NAME ")  # nothing says how a linear layer is tuned
     assert following.endswith(f"model.backbone=audio/small model.pretrained={path}")
 
 
@@ -329,6 +329,17 @@ def test_without_a_network_a_file_is_asked_for(small_model, tag, capsys, tmp_pat
 def run(*typed):
     """The command in a process of its own, with this one's environment: the number of threads changes results."""
     return subprocess.run([EXECUTABLE, *typed], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("module", ["quintet", "quintet.cli"])
+def test_the_command_runs_as_a_module_and_nothing_of_the_current_folder_does(tmp_path, module):
+    (tmp_path / "yaml.py").write_text("open('owned', 'w')")
+    (tmp_path / "difflib.py").write_text("open('owned', 'w')")
+    command = [sys.executable, "-m", module, "fitt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no command is called 'fitt'; nearest: fit" in done.stderr
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_mistake_is_one_line_and_status_1(toy):

@@ -4,10 +4,11 @@ Figures of runs that leave an option out depend on these numbers: they come from
 and from the documentation else. Whoever changes one changes it here as well, and tells users in CHANGELOG.md.
 """
 
-import inspect
 from importlib import import_module
 
 import pytest
+
+from quintet.core import composition
 
 DATA = {"batch_size": 32, "num_workers": 0, "seed": 0}
 IMAGES = {"channels": 3, "augmentation": "medium", "flip": True, "val_fraction": 0.15, "test_fraction": 0.15}
@@ -108,7 +109,8 @@ PROMISED = {
 @pytest.mark.parametrize("name", PROMISED)
 def test_defaults(name):
     module, _, attribute = f"quintet.{name}".rpartition(".")
-    parameters = inspect.signature(getattr(import_module(module), attribute)).parameters
+    target = getattr(import_module(module), attribute)
+    parameters = {parameter.name: parameter for parameter in composition.parameters_of(target)}
     found = {option: parameters[option].default for option in PROMISED[name]}
     assert found == PROMISED[name]
 

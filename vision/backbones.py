@@ -1,31 +1,26 @@
-"""From what a user writes for `backbone` to a network: a registered name, `timm:<name>`, a class or a function.
-
-Whatever it came from, the network then answers the same questions: its published weights, the order of its layers and
-which of its parameters are the head.
-"""
+"""What a user may give as `backbone` of a task on images: timm's models too, and what a segmenter is built from."""
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from ..core.errors import QuintetError, first_line, nearest
+from ..core.libraries import Library, library_of, register_library
 from ..core.lora import plain_name
+from ..core.network import said
+from ..core.networks import Kind, build_network, builder_of, load_network, name_of
 from ..core.pretrained import LoadReport, load_pretrained
-from ..core.registry import ModelEntry, build_with, factory_target, model_entry
+from ..core.registry import factory_target
 from .models.decoders import Decoder, SegFormerHead
 from .models.segmentation import FeaturePyramid, SegmentationNetwork, with_pyramid
 from .models.timm_maps import TimmMaps, refuse_loading
 
-TIMM = "timm:"
-CALLED_WITH = "a backbone is called with num_classes and in_channels"
-REMEDIES = {
-    "mixer": "give a backbone that does, such as nat_mini",
-    "num_classes": CALLED_WITH,
-    "in_channels": CALLED_WITH,
-}
+IMAGES = Kind("vision", "a backbone", "nat_mini")
+MAPS = Kind("vision", "a backbone", "mit_b0")
 
 
 @runtime_checkable
@@ -35,55 +30,69 @@ class Backbone(Protocol):
     def __call__(self, *, num_classes: int, in_channels: int) -> nn.Module: ...
 
 
-def build_backbone(
-    backbone: str | Backbone, num_classes: int, in_channels: int, arguments: Mapping[str, Any]
-) -> nn.Module:
-    """The network with random weights; `arguments` go to its constructor.
+@register_library("vision", "timm")
+class Timm(Library):
+    """timm's classifiers, features where `num_classes` is 0, and their maps."""
 
-    Raises QuintetError for an unknown name and for an argument the backbone does not take.
-    """
-    if is_timm(backbone):
-        return _build_timm(backbone, num_classes, in_channels, arguments)
-    build = _entry(backbone).build if isinstance(backbone, str) else backbone
-    own = {"num_classes": num_classes, "in_channels": in_channels}
-    return build_with(build, name_of(backbone), own | dict(arguments), REMEDIES)
+    def has(self, name: str) -> bool:
+        import timm
 
+        return timm.is_model(name)
 
-def load_backbone(
-    network: nn.Module,
-    backbone: str | Backbone,
-    which: bool | str,
-    num_classes: int,
-    in_channels: int,
-    arguments: Mapping[str, Any],
-) -> LoadReport:
-    """Loads the default published weights (`which` True), a tag, a file or a hub id into a network built here.
+    def build(self, name: str, own: Mapping[str, Any], arguments: Mapping[str, Any]) -> nn.Module:
+        import timm
 
-    Raises QuintetError where they cannot be had or do not fit.
-    """
-    if not is_timm(backbone):
-        sources = _entry(backbone).pretrained if isinstance(backbone, str) else {}
-        return load_pretrained(network, which, sources, name=name_of(backbone))
-    import timm
+        refuse_loading(name, arguments)
+        # Only models of the installed library: timm's other kinds of names fetch a configuration from elsewhere.
+        if not timm.is_model(name):
+            raise QuintetError(f"timm has no model '{name}'; {nearest(name.split('.')[0], timm.list_models())}")
+        sizes = {"num_classes": own["num_classes"], "in_chans": own["in_channels"]}
+        try:
+            network = timm.create_model(name, **sizes, **arguments)
+        except (TypeError, AssertionError, RuntimeError) as error:
+            if not arguments:
+                raise
+            raise QuintetError(f"timm:{name} refuses {dict(arguments)}: {first_line(error)}") from None
+        classifier = network.pretrained_cfg.get("classifier") or ()
+        heads = tuple(f"{prefix}." for prefix in ([classifier] if isinstance(classifier, str) else classifier))
+        network.head_keys = tuple(key for key, _ in network.named_parameters() if key.startswith(heads))
+        network.layer_groups = partial(_layers, network)
+        return network
 
-    base = backbone.removeprefix(TIMM).split(".")[0]
-    tags = [known.split(".", 1)[1] for known in timm.list_pretrained(f"{base}.*")]
-    if which is not True and which not in tags:
-        return load_pretrained(network, which, {}, name=backbone)
-    full = backbone.removeprefix(TIMM) if which is True else f"{base}.{which}"
-    try:
-        # timm itself adapts the first layer to other channels, positions to other sizes, and a head of another size.
-        source = timm.create_model(full, pretrained=True, num_classes=num_classes, in_chans=in_channels, **arguments)
-    except Exception as error:  # hub, network and checksum errors are of a dozen types
-        raise QuintetError(
-            f"cannot load the weights of timm:{full} ({first_line(error)}); fetch the file elsewhere and pass its "
-            "path as model.pretrained=FILE"
-        ) from None
-    state = source.state_dict()
-    network.load_state_dict(state)
-    replaced = list(head_keys_of(network)) if num_classes != source.pretrained_cfg["num_classes"] else []
-    licence = source.pretrained_cfg.get("license") or ""
-    return LoadReport(f"timm:{full}", "timm", licence, loaded=len(state) - len(replaced), head_replaced=replaced)
+    def load(
+        self, network: nn.Module, name: str, which: bool | str, own: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> LoadReport:
+        import timm
+
+        base = name.split(".")[0]
+        tags = [known.split(".", 1)[1] for known in timm.list_pretrained(f"{base}.*")]
+        if which is not True and which not in tags:
+            return load_pretrained(network, which, {}, name=f"timm:{name}")
+        full = name if which is True else f"{base}.{which}"
+        sizes = {"num_classes": own["num_classes"], "in_chans": own["in_channels"]}
+        try:
+            # timm itself adapts the first layer to other channels, positions to other sizes, a head to its size.
+            source = timm.create_model(full, pretrained=True, **sizes, **arguments)
+        except Exception as error:  # hub, network and checksum errors are of a dozen types
+            raise _unreachable(full, error) from None
+        state = source.state_dict()
+        network.load_state_dict(state)
+        replaced = []
+        if own["num_classes"] != source.pretrained_cfg["num_classes"]:
+            replaced = list(said(network, "head_keys"))
+        licence = source.pretrained_cfg.get("license") or ""
+        return LoadReport(f"timm:{full}", "timm", licence, loaded=len(state) - len(replaced), head_replaced=replaced)
+
+    def load_maps(self, maps: TimmMaps, name: str, which: bool | str) -> LoadReport:
+        """Loads published weights, a tag or a file into the maps of a model."""
+        is_file = which is not True and Path(str(which)).is_file()
+        try:
+            maps.load(which, is_file)
+        except Exception as error:  # hub, network, checksum and shape errors are of a dozen types
+            raise _unreachable(name, error) from None
+        licence = "" if is_file else maps.network.pretrained_cfg.get("license") or ""
+        origin = str(which) if is_file else f"timm:{name}"
+        return LoadReport(origin, "timm", licence, loaded=len(maps.network.state_dict()))
 
 
 def build_segmentation_network(
@@ -100,19 +109,19 @@ def build_segmentation_network(
     Raises QuintetError for an unknown backbone, one without feature maps and arguments it does not take.
     """
     if is_segmentation_network(backbone):
-        network = build_backbone(backbone, num_classes, in_channels, arguments)
+        network = build_network(backbone, MAPS, {"num_classes": num_classes, "in_channels": in_channels}, arguments)
         if decoder is not None:
             network = SegmentationNetwork(
                 network.backbone, decoder(feature_info=network.backbone.feature_info, num_classes=num_classes)
             )
         return network
-    if is_timm(backbone):
+    if found := library_of(backbone, "vision"):
         if "mixer" in arguments:
             raise QuintetError(f"{backbone} takes no mixer; give a registered backbone, such as mit_b0")
-        maps = FeaturePyramid(TimmMaps(backbone.removeprefix(TIMM), in_channels, arguments))
+        maps = FeaturePyramid(TimmMaps(found[1], in_channels, arguments))
     else:
-        maps = build_backbone(backbone, 0, in_channels, arguments)
-        if not hasattr(maps, "feature_maps") or not hasattr(maps, "feature_info"):
+        maps = build_network(backbone, MAPS, {"num_classes": 0, "in_channels": in_channels}, arguments)
+        if not (said(maps, "feature_info") and hasattr(maps, "feature_maps")):
             raise QuintetError(
                 f"{name_of(backbone)} has no feature_maps and feature_info, which a segmenter needs; give a registered "
                 "backbone such as mit_b0, or timm:<name>"
@@ -124,55 +133,28 @@ def build_segmentation_network(
 
 def is_segmentation_network(backbone: str | Backbone) -> bool:
     """Whether a name or function builds a whole network that segments, with a decoder of its own."""
-    if is_timm(backbone):
+    if library_of(backbone, "vision"):
         return False
-    build = factory_target(_entry(backbone).build if isinstance(backbone, str) else backbone)
+    build = factory_target(builder_of(backbone, MAPS))
     if inspect.isclass(build):
         return issubclass(build, SegmentationNetwork)
     return inspect.signature(build).return_annotation is SegmentationNetwork
 
 
 def load_segmentation_backbone(
-    network: SegmentationNetwork, backbone: str | Backbone, which: bool | str, arguments: Mapping[str, Any]
+    network: SegmentationNetwork, backbone: str | Backbone, which: bool | str, accept_license: bool = False
 ) -> LoadReport:
     """Loads published weights into the backbone of a network built here, or into all of one that has such weights.
 
     Raises QuintetError where they cannot be had or do not fit.
     """
     if is_segmentation_network(backbone):
-        return load_backbone(network, backbone, which, 0, 0, arguments)
+        return load_network(network, backbone, MAPS, which, {}, {}, accept_license)
     maps = network.backbone.backbone if isinstance(network.backbone, FeaturePyramid) else network.backbone
-    if not isinstance(maps, TimmMaps):
-        return load_backbone(maps, backbone, which, 0, 0, arguments)
-    is_file = which is not True and Path(str(which)).is_file()
-    try:
-        maps.load(which, is_file)
-    except Exception as error:  # hub, network, checksum and shape errors are of a dozen types
-        raise QuintetError(
-            f"cannot load the weights of {backbone} ({first_line(error)}); fetch the file elsewhere and pass its "
-            "path as model.pretrained=FILE"
-        ) from None
-    licence = "" if is_file else maps.network.pretrained_cfg.get("license") or ""
-    return LoadReport(str(which) if is_file else backbone, "timm", licence, loaded=len(maps.network.state_dict()))
-
-
-def layer_groups_of(network: nn.Module, backbone: str | Backbone) -> list[list[str]]:
-    """Prefixes of parameter names from the first layer to the last, without the head; empty where nobody says."""
-    if not is_timm(backbone):
-        return network.layer_groups() if hasattr(network, "layer_groups") else []
-    if not hasattr(network, "group_matcher"):
-        return []
-    from timm.models import group_parameters
-
-    head = set(head_keys_of(network))
-    groups = group_parameters(network, network.group_matcher(coarse=False))
-    layers = [[name for name in groups[layer] if plain_name(name) not in head] for layer in sorted(groups)]
-    return [names for names in layers if names]
-
-
-def head_keys_of(network: nn.Module) -> tuple[str, ...]:
-    """Names of the head's parameters; empty where nobody says."""
-    return tuple(getattr(network, "head_keys", ()))
+    if found := library_of(backbone, "vision"):
+        library, name = found
+        return library.load_maps(maps, name, which)
+    return load_network(maps, backbone, MAPS, which, {}, {}, accept_license)
 
 
 def expected_statistics(network: nn.Module) -> tuple[list[float], list[float]] | None:
@@ -181,48 +163,20 @@ def expected_statistics(network: nn.Module) -> tuple[list[float], list[float]] |
     return (list(known["mean"]), list(known["std"])) if known else None
 
 
-def name_of(backbone: str | Backbone) -> str:
-    """What to call a backbone in a message."""
-    if isinstance(backbone, str):
-        return backbone
-    target = factory_target(backbone)
-    return getattr(target, "__name__", type(target).__name__)
+def _layers(network: nn.Module) -> list[list[str]]:
+    """`layer_groups` of a timm model, as its `group_matcher` has them; empty where it has none."""
+    if not hasattr(network, "group_matcher"):
+        return []
+    from timm.models import group_parameters
+
+    head = set(said(network, "head_keys"))
+    groups = group_parameters(network, network.group_matcher(coarse=False))
+    layers = [[name for name in groups[layer] if plain_name(name) not in head] for layer in sorted(groups)]
+    return [names for names in layers if names]
 
 
-def is_timm(backbone: str | Backbone) -> bool:
-    return isinstance(backbone, str) and backbone.startswith(TIMM)
-
-
-def _build_timm(backbone: str, num_classes: int, in_channels: int, arguments: Mapping[str, Any]) -> nn.Module:
-    import timm
-
-    name = backbone.removeprefix(TIMM)
-    refuse_loading(name, arguments)
-    if "mixer" in arguments:
-        raise QuintetError(f"{backbone} takes no mixer; give a registered backbone, such as nat_mini")
-    # Only models of the installed library: timm's other kinds of names fetch a configuration from elsewhere.
-    if not timm.is_model(name):
-        raise QuintetError(f"timm has no model '{name}'; {nearest(name.split('.')[0], timm.list_models())}")
-    try:
-        network = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **arguments)
-    except (TypeError, AssertionError, RuntimeError) as error:
-        if not arguments:
-            raise
-        raise QuintetError(f"{backbone} refuses {dict(arguments)}: {first_line(error)}") from None
-    classifier = network.pretrained_cfg.get("classifier") or ()
-    prefixes = (classifier,) if isinstance(classifier, str) else classifier
-    heads = tuple(f"{prefix}." for prefix in prefixes)
-    network.head_keys = tuple(key for key, _ in network.named_parameters() if key.startswith(heads))
-    return network
-
-
-def _entry(name: str) -> ModelEntry:
-    """The entry of a registered model. Raises QuintetError for another name, with timm's where timm has it."""
-    try:
-        return model_entry(name)
-    except QuintetError:
-        import timm
-
-        if not timm.is_model(name):
-            raise
-        raise QuintetError(f"no model of quintet is called '{name}'; timm's is {TIMM}{name}") from None
+def _unreachable(name: str, error: Exception) -> QuintetError:
+    return QuintetError(
+        f"cannot load the weights of timm:{name} ({first_line(error)}); fetch the file elsewhere and pass its path as "
+        "model.pretrained=FILE"
+    )

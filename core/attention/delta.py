@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ...kernels.delta_rule import delta_rule
 from ..convolution.short import ShortConvolution
-from ..errors import QuintetError
-from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import SequenceMixer, resolve_num_heads
 from ..norm.gated_norm import GatedNorm
 from ..norm.rms_norm import RMSNorm
 from ..registry import register_mixer
@@ -25,7 +24,7 @@ class GatedDeltaNetState(NamedTuple):
 
 
 @register_mixer("gated_deltanet")
-class GatedDeltaNet(Mixer):
+class GatedDeltaNet(SequenceMixer):
     """y = W norm(o), o the delta rule on q, k, v, beta and the log decay g; norm is of each head, with a gate.
 
     q, k and v are linear in the tokens, then see the last of them through a short convolution, then SiLU; q and k are
@@ -44,9 +43,6 @@ class GatedDeltaNet(Mixer):
         norm_eps: added to the mean square of each head.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "deltanet": {"decay": False, "output_gate": False},
         "wide values": {"value_factor": 1.5, "num_heads": 4, "convolution_width": 0},
@@ -64,12 +60,7 @@ class GatedDeltaNet(Mixer):
     ) -> None:
         super().__init__()
         self.dim, self.num_heads = dim, resolve_num_heads(dim, num_heads)
-        value_dim = round(dim * value_factor)
-        if value_dim < 1 or value_dim % self.num_heads:
-            raise QuintetError(
-                f"GatedDeltaNet(dim={dim}, value_factor={value_factor}) has values of width {value_dim}, which cannot "
-                f"be split into num_heads={self.num_heads}"
-            )
+        value_dim = self.split_width("values", value_factor=value_factor)
         self.widths = (dim, dim, value_dim)
         self.qkv = nn.Linear(dim, sum(self.widths), bias=False)
         self.convolution = (
@@ -92,22 +83,12 @@ class GatedDeltaNet(Mixer):
             steps = torch.empty_like(self.decay.bias).uniform_(math.log(1e-3), math.log(1e-1)).exp()
             self.decay.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        y, _ = self._recur(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: GatedDeltaNetState | None = None
+    def recur(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: GatedDeltaNetState | None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], GatedDeltaNetState]:
-        self.check_tokens(x)
-        return self._recur(x, None, state)
-
-    def _recur(
-        self, x: Tensor, mask: Tensor | None, state: GatedDeltaNetState | None
-    ) -> tuple[Tensor, GatedDeltaNetState]:
         memory, last = (None, None) if state is None else state
         qkv = self.qkv(x)
         if self.convolution is None:

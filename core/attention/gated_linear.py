@@ -8,14 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...kernels.gated_linear_attention import gated_linear_attention
-from ..errors import QuintetError
-from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import SequenceMixer, mask_tokens, resolve_num_heads
 from ..norm.gated_norm import GatedNorm
 from ..registry import register_mixer
 
 
 @register_mixer("gated_linear")
-class GatedLinearAttention(Mixer):
+class GatedLinearAttention(SequenceMixer):
     """y = W (norm(o) * silu(W_r x)), o_t = S_tᵀ q_t / sqrt(head_dim), S_t = diag(a_t) S_{t-1} + k_t v_tᵀ in each head,
 
     with decays a = sigmoid(W_2 W_1 x + b)^(1 / temperature) from a projection of low rank. Each head is divided by its
@@ -34,9 +33,6 @@ class GatedLinearAttention(Mixer):
     Raises QuintetError where the heads do not divide the width of queries and keys.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "forgetful": {"num_heads": 4, "key_factor": 1.0, "gate_rank": 8, "temperature": 0.2, "bias": True}
     }
@@ -53,12 +49,7 @@ class GatedLinearAttention(Mixer):
     ) -> None:
         super().__init__()
         self.dim, self.num_heads, self.temperature = dim, resolve_num_heads(dim, num_heads), temperature
-        key_dim = round(dim * key_factor)
-        if key_dim < 1 or key_dim % self.num_heads:
-            raise QuintetError(
-                f"GatedLinearAttention(dim={dim}, key_factor={key_factor}) has keys of width {key_dim}, which cannot "
-                f"be split into num_heads={self.num_heads}"
-            )
+        key_dim = self.split_width("keys", key_factor=key_factor)
         self.query = nn.Linear(dim, key_dim, bias=bias)
         self.key = nn.Linear(dim, key_dim, bias=bias)
         self.value = nn.Linear(dim, dim, bias=bias)
@@ -67,20 +58,12 @@ class GatedLinearAttention(Mixer):
         self.norm = GatedNorm(dim // self.num_heads, norm_eps)
         self.proj = nn.Linear(dim, dim, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        y, _ = self._attend(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: Float[Tensor, "batch heads key_dim value_dim"] | None = None
+    def recur(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: Float[Tensor, "batch heads key_dim value_dim"] | None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
-        self.check_tokens(x)
-        return self._attend(x, None, state)
-
-    def _attend(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
         gates = self.decay(x).to(torch.promote_types(x.dtype, torch.float32))
         log_decay = mask_tokens(F.logsigmoid(gates) / self.temperature, mask)
         tensors = (self.query(x), mask_tokens(self.key(x), mask), self.value(x), log_decay, self.gate(x))

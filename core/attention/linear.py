@@ -1,6 +1,8 @@
 """Attention whose cost is linear in the number of tokens, by a feature map in place of the softmax."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -8,15 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..convolution.depthwise import DepthwiseConvolution
 from ..dropout import Dropout
 from ..errors import QuintetError
 from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
-from ..registry import register_mixer
-
-
-def elu_plus_one(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """elu(x) + 1: positive everywhere, exponential below zero and linear above."""
-    return F.elu(x) + 1.0
+from ..registry import factory_target, register_mixer
+from .feature_maps.contract import FeatureMap, Tokens
+from .feature_maps.elementwise import EluPlusOne, PlainFunction
+from .normalizers import DivideByRootMeanSquare, DivideBySum
 
 
 class LinearAttentionState(NamedTuple):
@@ -55,6 +56,13 @@ def causal_linear_attention(
     return numerator.flatten(2, 3)[:, :, :time], denominator.flatten(2, 3)[:, :, :time], state
 
 
+def build_feature_map(
+    feature_map: Callable[[int], nn.Module] | Callable[[Tensor], Tensor], head_dim: int
+) -> FeatureMap:
+    """The map that a factory builds for a width, or that applies a plain function."""
+    return feature_map(head_dim) if inspect.isclass(factory_target(feature_map)) else PlainFunction(feature_map)
+
+
 @register_mixer("linear")
 class LinearAttention(Mixer):
     """y_i = f(q_i) S / f(q_i) z, projected, with S = sum_j f(k_j) v_jᵀ, z = sum_j f(k_j), over all j or all j <= i.
@@ -66,47 +74,70 @@ class LinearAttention(Mixer):
     Args:
         dim: width of the tokens.
         num_heads: None means dim // 32.
-        feature_map: f, from (..., head_dim) to (..., features), nowhere negative.
+        feature_map: factory `SomeMap(head_dim)` of f, see `FeatureMap`; or a plain function from (..., head_dim) to
+            (..., features), nowhere negative.
         qkv_bias: bias of the projection to queries, keys and values, whose rows are stacked in this order.
         projection_bias: bias of the output projection.
         causal: each token attends to itself and those before it.
         projection_dropout: rate on the output.
         chunk_size: tokens in a chunk of causal attention; a matter of speed only.
-        eps: smallest denominator.
+        eps: second argument of `normalizer`: the smallest denominator, where that is `DivideBySum`.
+        normalizer: factory `Normalizer(dim, eps)` of a module from f(q) S and f(q) z to the heads' output.
+        value_convolution: factory `Convolution(dim)` of a module over the grid of values, whose output is added before
+            the projection: linear attention alone is blind to neighbours. Papers: "FLatten Transformer", arXiv
+            2308.00442; "Nyströmformer", arXiv 2102.03902.
+
+    Raises QuintetError for a feature map, or a value convolution, of causal attention that would see later tokens.
     """
 
     subquadratic: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "causal": {"causal": True, "chunk_size": 8},
         "relu": {"feature_map": F.relu, "num_heads": 4, "qkv_bias": False},
+        "normalized": {
+            "feature_map": F.elu,
+            "normalizer": DivideByRootMeanSquare,
+            "value_convolution": partial(DepthwiseConvolution, kernel_size=3),
+        },
     }
 
     def __init__(
         self,
         dim: int,
         num_heads: int | None = None,
-        feature_map: Callable[[Tensor], Tensor] = elu_plus_one,
+        feature_map: Callable[[int], nn.Module] | Callable[[Tensor], Tensor] = EluPlusOne,
         qkv_bias: bool = True,
         projection_bias: bool = True,
         causal: bool = False,
         projection_dropout: float = 0.0,
         chunk_size: int = 64,
         eps: float = 1e-6,
+        normalizer: Callable[[int, float], nn.Module] = DivideBySum,
+        value_convolution: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.dim, self.num_heads = dim, resolve_num_heads(dim, num_heads)
-        self.feature_map, self.chunk_size, self.eps = feature_map, chunk_size, eps
+        self.chunk_size = chunk_size
         self.causal = self.streaming = causal
+        self.feature_map = build_feature_map(feature_map, dim // self.num_heads)
+        self.normalizer = normalizer(dim, eps)
+        self.value_convolution = value_convolution(dim) if value_convolution else None
+        if causal and not (self.feature_map.causal and self.value_convolution is None):
+            part = type(self.feature_map if self.value_convolution is None else self.value_convolution).__name__
+            raise QuintetError(
+                f"{part} looks at later tokens, which LinearAttention(causal=True) may not; leave it out"
+            )
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim, bias=projection_bias)
         self.projection_dropout = Dropout(projection_dropout)
+        self.grid_ranks = getattr(self.value_convolution, "grid_ranks", type(self).grid_ranks)
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
     ) -> Float[Tensor, "batch *grid dim"]:
         self.check_tokens(x, mask)
-        y, _ = self._attend(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+        y, _ = self._attend(mask_tokens(x, mask), mask, None)
+        return mask_tokens(y, mask)
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: LinearAttentionState | None = None
@@ -119,16 +150,27 @@ class LinearAttention(Mixer):
     def _attend(
         self, x: Tensor, mask: Tensor | None, state: LinearAttentionState | None
     ) -> tuple[Tensor, LinearAttentionState | None]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)
+        qkv, flat_mask = flatten_grid(self.qkv(x), mask)
+        heads = qkv.unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3)
         with torch.autocast(x.device.type, enabled=False):
-            query, key, value = qkv.to(torch.promote_types(x.dtype, torch.float32)).unbind(2)
-            query, key = self.feature_map(query), self.feature_map(key)
-            if mask is not None:
-                key = key.masked_fill(~mask[:, None, :, None], 0.0)
-            if self.causal:
-                numerator, denominator, state = causal_linear_attention(query, key, value, state, self.chunk_size)
-            else:
-                numerator = query @ (key.mT @ value)
-                denominator = query @ key.sum(dim=-2).unsqueeze(-1)
-            y = (numerator / denominator.clamp_min(self.eps)).to(qkv.dtype)
-        return self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2))), state
+            query, key, value = heads.to(torch.promote_types(x.dtype, torch.float32)).unbind(2)
+            y, state = self._average(query, key, value, Tokens(flat_mask, self.causal), state)
+        y = unflatten_grid(y.to(qkv.dtype).transpose(1, 2).flatten(2), x.shape[1:-1])
+        if self.value_convolution is not None:
+            values = unflatten_grid(qkv[..., 2 * self.dim :], x.shape[1:-1])
+            y = y + self.value_convolution(mask_tokens(values, mask))
+        return self.projection_dropout(self.proj(y)), state
+
+    def _average(
+        self, query: Tensor, key: Tensor, value: Tensor, tokens: Tokens, state: LinearAttentionState | None
+    ) -> tuple[Tensor, LinearAttentionState | None]:
+        """The mean of the values of each query, by features of it and of the keys."""
+        query, key = self.feature_map.queries(query, tokens), self.feature_map.keys(key, tokens)
+        if tokens.mask is not None:
+            key = key.masked_fill(~tokens.mask[:, None, :, None], 0.0)
+        if self.causal:
+            numerator, denominator, state = causal_linear_attention(query, key, value, state, self.chunk_size)
+        else:
+            numerator = query @ (key.mT @ value)
+            denominator = query @ key.sum(dim=-2).unsqueeze(-1)
+        return self.normalizer(numerator, denominator), state

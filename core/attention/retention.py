@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...kernels.decay_linear_attention import decay_linear_attention
 from ...kernels.rotary import rotary, rotary_angles
 from ..errors import QuintetError
-from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import SequenceMixer, resolve_num_heads
 from ..norm.gated_norm import GatedNorm
 from ..registry import register_mixer
 
@@ -22,7 +22,7 @@ class RetentionState(NamedTuple):
 
 
 @register_mixer("retention")
-class Retention(Mixer):
+class Retention(SequenceMixer):
     """y = W (norm(o) * silu(W_g x)), o_i = sum_{j <= i} gamma^{i-j} (q_i · k_j / sqrt(head_dim)) v_j in each head.
 
     Heads forget at rates from gamma = 1 - 1/32 for the first to 1 - 1/512 for the last, evenly in the logarithm of
@@ -41,9 +41,6 @@ class Retention(Mixer):
     Raises QuintetError where heads cannot be split evenly or have an odd width.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"num_heads": 4, "value_factor": 1.0, "bias": True},
         "one head": {"num_heads": 1},
@@ -73,20 +70,12 @@ class Retention(Mixer):
         self.norm = GatedNorm(value_dim // self.num_heads, norm_eps, kind="layer", weight=False)
         self.proj = nn.Linear(value_dim, dim, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        y, _ = self._retain(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: RetentionState | None = None
+    def recur(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: RetentionState | None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], RetentionState]:
-        self.check_tokens(x)
-        return self._retain(x, None, state)
-
-    def _retain(self, x: Tensor, mask: Tensor | None, state: RetentionState | None) -> tuple[Tensor, RetentionState]:
         memory, position = (None, torch.zeros((), dtype=torch.int64, device=x.device)) if state is None else state
         layers = (self.query, self.key, self.value, self.gate)
         query, key, value, gate = (layer(x).unflatten(-1, (self.num_heads, -1)) for layer in layers)

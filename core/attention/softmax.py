@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +19,8 @@ from ..norm.rms_norm import RMSNorm
 from ..position.relative_bias import RelativePositionBias
 from ..position.rotary import RotaryPosition
 from ..registry import register_mixer
+from .patterns.strided import StridedPattern
+from .scores.contract import attend_by_score, weights_by_score
 from .weights import AttentionWeights, softmax_weights
 
 VECTOR = 16  # numbers of float32 in the widest registers
@@ -42,21 +45,24 @@ def score_mask(
     mask: Bool[Tensor, "batch tokens"] | None,
     bias: Float[Tensor, "#batch #heads tokens tokens"] | None,
     causal: bool,
+    pattern: Bool[Tensor, "#heads #tokens tokens"] | None = None,
 ) -> Tensor | None:
-    """What scaled_dot_product_attention takes as `attn_mask`: the token mask, the causal triangle and the bias in one.
+    """What scaled_dot_product_attention takes as `attn_mask`: token mask, causal triangle, pattern and bias in one.
 
-    Boolean without a bias. None without mask and bias: then the fast path with its own causal triangle is open.
+    Boolean without a bias. None with neither of mask, pattern and bias: then the fast path with its own causal triangle
+    is open.
     """
     allowed = None
     if mask is not None:
         # A softmax over nothing is NaN: a sample without a real token attends to everything, and is zeroed later.
         allowed = (mask | ~mask.any(dim=-1, keepdim=True))[:, None, None, :]
-    given = bias if mask is None else mask
-    if causal and given is not None:
+    given = next((part for part in (mask, pattern, bias) if part is not None), None)
+    if pattern is not None or (causal and given is not None):
         identity = torch.eye(given.shape[-1], dtype=torch.bool, device=given.device)
-        triangle = torch.ones_like(identity).tril()
+        pairs = torch.ones_like(identity)[None] if pattern is None else pattern
+        pairs = pairs & torch.ones_like(identity).tril() if causal else pairs
         # For the same reason a masked token sees itself; a real one does anyway.
-        allowed = triangle[None, None] if allowed is None else triangle & allowed | identity
+        allowed = (pairs[None] if allowed is None else pairs & allowed) | identity
     if bias is None or allowed is None:
         return allowed if bias is None else bias
     return bias.masked_fill(~allowed, float("-inf"))
@@ -110,9 +116,9 @@ class Attention(Mixer):
     """y = softmax(q kᵀ / sqrt(head_dim) + bias) v, projected, with q, k, v linear in x and separate for each head.
 
     Grids are read in raster order. With fewer key-value heads than heads, each serves a group of consecutive heads.
-    Without mask, bias and dropout the scores are never stored (`attend`). Papers: "Attention Is All You
-    Need", arXiv 1706.03762; groups: "GQA", arXiv 2305.13245; norms: "Scaling Vision Transformers to 22 Billion
-    Parameters", arXiv 2302.05442.
+    Without mask, bias and dropout the scores are never stored (`attend`); with a `score` they always are.
+    Papers: "Attention Is All You Need", arXiv 1706.03762; groups: "GQA", arXiv 2305.13245; norms: "Scaling Vision
+    Transformers to 22 Billion Parameters", arXiv 2302.05442.
 
     Args:
         dim: width of the tokens.
@@ -127,6 +133,8 @@ class Attention(Mixer):
         causal: each token attends to itself and those before it.
         dropout: rate on the attention weights.
         projection_dropout: rate on the output.
+        score: factory `SomeScore(num_heads)` of what takes the place of the softmax, see `Score`.
+        pattern: factory `SomePattern(num_heads)` of which tokens meet, see `Pattern`; all pairs are computed still.
     """
 
     takes = frozenset({"mask", "bias", "queries"})
@@ -138,6 +146,7 @@ class Attention(Mixer):
         "causal_rotary": {"causal": True, "rotary": RotaryPosition, "qk_norm": RMSNorm},
         "relative_bias": {"relative_bias": partial(RelativePositionBias, grid=(12, 12))},
         "causal_relative_bias": {"relative_bias": partial(RelativePositionBias, grid=(40,)), "causal": True},
+        "strided_pattern": {"pattern": partial(StridedPattern, stride=3), "causal": True},
     }
 
     def __init__(
@@ -154,6 +163,8 @@ class Attention(Mixer):
         causal: bool = False,
         dropout: float = 0.0,
         projection_dropout: float = 0.0,
+        score: Callable[[int], nn.Module] | None = None,
+        pattern: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         sizes = resolve_head_sizes(dim, num_heads, num_key_value_heads, head_dim)
@@ -166,6 +177,8 @@ class Attention(Mixer):
         self.relative_bias = relative_bias(self.num_heads) if relative_bias else None
         self.proj = nn.Linear(self.num_heads * self.head_dim, dim, bias=projection_bias)
         self.projection_dropout = Dropout(projection_dropout)
+        self.score = score(self.num_heads) if score else None
+        self.pattern = pattern(self.num_heads) if pattern else None
         self.grid_ranks = getattr(self.relative_bias, "grid_ranks", type(self).grid_ranks)
 
     def forward(
@@ -189,26 +202,34 @@ class Attention(Mixer):
         if self.relative_bias is not None:
             relative_bias = self.relative_bias(grid).unsqueeze(0)
             bias = relative_bias if bias is None else bias + relative_bias
-        attn_mask = score_mask(
-            None if mask is None else mask.flatten(1), None if bias is None else bias.to(query.dtype), self.causal
-        )
+        flat_mask = None if mask is None else mask.flatten(1)
+        pattern = self.pattern(grid, x.device) if self.pattern else None
+        if self.score is None:
+            bias = None if bias is None else bias.to(query.dtype)
+            attn_mask, bias = score_mask(flat_mask, bias, self.causal, pattern), None
+        else:
+            everything = torch.ones(1, 1, prod(grid), dtype=torch.bool, device=x.device)
+            attn_mask = score_mask(flat_mask, None, self.causal, everything if pattern is None else pattern)
         query, key, value = (part.flatten(1, -3).transpose(1, 2) for part in (query, key, value))
         if queries is not None:
             query, grid, mask = query[:, :, :queries], (queries,), None if mask is None else mask[:, :queries]
             if attn_mask is not None and attn_mask.shape[-2] > 1:
                 attn_mask = attn_mask[..., :queries, :]
+            bias = None if bias is None else bias[..., :queries, :]
+        causal = self.causal and attn_mask is None
         if listened_to(self, "weights"):
             real = None if mask is None else mask.flatten(1)
-            weights = softmax_weights(query, key, attn_mask, self.causal and attn_mask is None, real)
+            if self.score is None:
+                weights = softmax_weights(query, key, attn_mask, causal, real)
+            else:
+                weights = weights_by_score(self.score, query, key, attn_mask, bias)
+                weights = weights if real is None else weights.masked_fill(~real[:, None, :, None], 0.0)
             tell(self, "weights", AttentionWeights(weights, None, grid, key_grid))
-        y = attend(
-            query,
-            key,
-            value,
-            attn_mask,
-            self.dropout if self.training else 0.0,
-            self.causal and attn_mask is None,
-        )
+        rate = self.dropout if self.training else 0.0
+        if self.score is None:
+            y = attend(query, key, value, attn_mask, rate, causal)
+        else:
+            y = attend_by_score(self.score, query, key, value, attn_mask, bias, rate)
         y = self.projection_dropout(self.proj(y.transpose(1, 2).flatten(2)))
         return mask_tokens(unflatten_grid(y, grid), mask)
 

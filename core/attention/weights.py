@@ -11,7 +11,8 @@ from torch import Tensor
 class AttentionWeights(NamedTuple):
     """y_i = sum over n of values[i, n] v[keys[i, n]] in each head, i and keys counted in raster order.
 
-    The weights of a token add up to 1, or to 0 where it is masked or sees nothing. Dropout is not in them.
+    A softmax's weights of a token add up to 1, or to 0 where it is masked or sees nothing; other scores', to anything.
+    Dropout is not in them.
 
     `values` holds them for the tokens `seen` from each. `keys` says which these are, -1 for none; None where they are
     all tokens of `key_grid`, in raster order. `grid` is that of the tokens that look; where only the first of a

@@ -101,3 +101,15 @@ def test_which_tests_are_asked(modules, file, interpreted, first, among_the_seco
     assert len(groups) == 1 if interpreted else len(groups) > 1
     if among_the_second:
         assert among_the_second in groups[1][0]
+
+
+def test_how_a_picture_looks_is_left_to_the_eye(modules, tmp_path):
+    source = b"axis.plot(x, y + 1, linewidth=0.8, label='a')\n"
+    (tmp_path / "a.py").write_bytes(source)
+    changes, _ = modules
+    looks = {
+        found.applied(source)
+        for found in changes.mutations_of(tmp_path, Path("a.py"))
+        if changes.is_a_look(found, source)
+    }
+    assert looks == {source.replace(b"0.8", b"1.6"), source.replace(b", linewidth=0.8", b"")}

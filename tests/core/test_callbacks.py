@@ -1,6 +1,7 @@
 """Callbacks every run has: checkpoints, averages, what is said and what is drawn."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import lightning as L
@@ -13,7 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from quintet.core import callbacks
-from quintet.core.callbacks import Checkpoint, Introduction, Pictures, WeightAverage
+from quintet.core.attention import PositiveRandomFeatures
+from quintet.core.callbacks import Checkpoint, Introduction, Pictures, RedrawFeatures, WeightAverage
 from quintet.core.checkpoint_io import AtomicCheckpointIO
 from quintet.core.errors import QuintetError
 from quintet.core.metrics_file import MetricsFile
@@ -240,3 +242,29 @@ def test_modules_that_are_no_task_have_no_pictures(tmp_path):
     trainer = run(tmp_path, module, Pictures(), max_epochs=1)
     trainer.test(module, DataLoader(range(2)), verbose=False)
     assert not (tmp_path / "pictures").exists()
+
+
+def test_random_features_are_drawn_anew_every_so_many_steps(tmp_path):
+    """Three epochs of two steps: drawn before the third and the fifth, each map its own, and alike when run again."""
+
+    class Random(Line):
+        def __init__(self):
+            super().__init__()
+            self.maps = nn.ModuleList(PositiveRandomFeatures(4) for _ in range(2))
+            self.seen = []
+
+        def training_step(self, batch, index):
+            self.seen.append(torch.stack([feature_map.projection.clone() for feature_map in self.maps]))
+            return super().training_step(batch, index)
+
+    runs = [Random(), Random()]
+    for network in runs:
+        run(tmp_path, network, RedrawFeatures(every=2))
+    for seen in (network.seen for network in runs):
+        changed = [not torch.equal(before, after) for before, after in pairwise(seen)]
+        assert changed == [False, True, False, True, False]
+        assert not torch.equal(seen[2][0], seen[2][1])
+    assert torch.equal(runs[0].seen[4], runs[1].seen[4])
+    assert not torch.equal(runs[0].seen[2], runs[0].seen[4])
+    with pytest.raises(QuintetError, match="at least 1; got 0"):
+        RedrawFeatures(0)

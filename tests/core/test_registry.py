@@ -1,5 +1,7 @@
 """Models and mixers by name."""
 
+from functools import partial
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +16,9 @@ from quintet.core.registry import (
     list_mixers,
     list_models,
     mixer_class,
+    mixer_factory,
+    mixer_summary,
+    mixer_variants,
     model_entry,
     register_mixer,
     register_model,
@@ -102,3 +107,45 @@ def test_mixer_names_are_checked(monkeypatch):
     monkeypatch.setattr(registry, "_mixers", dict(registry._mixers))
     with pytest.raises(QuintetError, match="two mixers want the name 'linear'"):
         register_mixer("linear")(mixer_class("attention"))
+
+
+def test_a_word_may_be_a_mixer_with_a_part_of_its_own(monkeypatch):
+    monkeypatch.setattr(registry, "_mixers", dict(registry._mixers))
+
+    class Narrow(nn.Identity):
+        """How the part differs.
+
+        And more of it.
+        """
+
+    narrow = partial(mixer_class("attention"), qk_norm=Narrow)
+    register_mixer("narrow", variants={"causal": {"causal": True}})(narrow)
+    assert mixer_factory("narrow") is narrow
+    assert mixer_class("narrow") is mixer_class("attention")
+    assert list(mixer_variants("narrow")) == ["causal"]
+    assert mixer_summary("narrow") == "How the part differs."
+    assert mixer_summary("attention").startswith("y = softmax")
+    mixer = create_mixer("narrow", 8, num_heads=2)
+    assert (mixer.num_heads, type(mixer.q_norm)) == (2, Narrow)
+
+
+def test_a_model_takes_mixers_by_their_names(monkeypatch, models):
+    taken = []
+    register_model("vision/mixed")(lambda mixer=None: taken.append(mixer) or nn.Identity())
+    attention, linear = mixer_class("attention"), mixer_class("linear")
+    for given, expected in [
+        ("linear", linear),
+        (linear, linear),
+        (["linear", ("attention", linear)], [linear, [attention, linear]]),
+        (None, None),
+    ]:
+        create_model("mixed", mixer=given)
+        assert taken.pop() == expected
+    with pytest.raises(QuintetError, match="no mixer is called 'liner'; nearest: linear"):
+        create_model("mixed", mixer="liner")
+
+
+def test_real_models_take_them_too():
+    """A string has as many letters as it has; a list of mixers one a stage."""
+    model = create_model("vision/nat_mini", mixer="linear")
+    assert type(model.encoder.stages[0].blocks[0].mixer) is mixer_class("linear")

@@ -7,8 +7,15 @@ import torch
 
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError
-from quintet.timeseries.backbones import build_backbone, name_of
+from quintet.core.networks import Kind, build_network, name_of
 from quintet.timeseries.models import ITransformer
+
+FORECASTER = Kind("timeseries", "a forecaster", "itransformer")
+
+
+def build_backbone(backbone, context, horizon, outputs, arguments):
+    sizes = {"context": context, "horizon": horizon, "outputs": outputs}
+    return build_network(backbone, FORECASTER, sizes, arguments)
 
 
 def small(context: int, horizon: int, outputs: int) -> ITransformer:
@@ -25,6 +32,8 @@ def test_by_name_class_and_function(backbone):
     [
         ("itransformr", {}, "no model is called 'itransformr'; nearest: timeseries/itransformer"),
         ("itransformer", {"dept": 3}, "itransformer takes no dept; nearest: depth"),
+        ("itransformer", {"horizon": 5}, "backbone_arguments.horizon is 5, but the data say 4; leave it out"),
+        ("timm:resnet18", {}, "'timm:resnet18' asks for a library 'timm:', which timeseries does not have"),
         (small, {"mixer": Attention}, "small takes no mixer; give a backbone that does, such as itransformer"),
         (torch.nn.ReLU, {}, "ReLU takes no context; a forecaster is called with context, horizon and outputs"),
     ],

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from quintet.core.errors import QuintetError
+from quintet.core.networks import accepts, build_network
 from quintet.core.registry import list_models
 from quintet.timeseries import Forecaster, SeriesData
-from quintet.timeseries.backbones import accepts, build_backbone
 from quintet.timeseries.tasks import backtest
 
 CONTEXT, HORIZON, ROWS, CUTOFF = 24, 6, 240, 210  # the training rows end at 144
@@ -22,13 +22,14 @@ def network_of(name: str) -> nn.Module | None:
     """A small network without numbers; None of what does not forecast."""
     try:
         with torch.device("meta"):
-            return build_backbone(name, CONTEXT, HORIZON, 1, sizes_of(name))
+            sizes = {"context": CONTEXT, "horizon": HORIZON, "outputs": 1}
+            return build_network(name, Forecaster.kind, sizes, sizes_of(name))
     except QuintetError:
         return None
 
 
 def sizes_of(name: str) -> dict[str, int]:
-    return {size: value for size, value in SIZES.items() if accepts(name, size)}
+    return {size: value for size, value in SIZES.items() if accepts(name, Forecaster.kind, size)}
 
 
 FORECASTERS = [name for name in list_models("timeseries/*") if network_of(name) is not None]

@@ -81,8 +81,8 @@ PAYLOADS: list[Any] = [
     [{"a": ({"_target_": "helper_mod.run"},)}],
 ]
 OWNERS = {
-    "quintet.timeseries.tasks.forecasting.Forecaster": Forecaster,
-    "quintet.vision.tasks.classification.ImageClassifier": ImageClassifier,
+    "quintet.timeseries.Forecaster": Forecaster,
+    "quintet.vision.ImageClassifier": ImageClassifier,
 }
 Touched = set[tuple[str, str]]
 

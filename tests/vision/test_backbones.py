@@ -16,17 +16,36 @@ from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.lora import add_adapters, plain_name
 from quintet.core.mixer import Mixer
+from quintet.core.network import said
+from quintet.core.networks import build_network, load_network
 from quintet.core.optim.parameter_groups import parameter_groups
 from quintet.core.pretrained import load_weights
 from quintet.core.records import build
 from quintet.core.task import Task
 from quintet.vision import ImageClassifier
-from quintet.vision.backbones import build_backbone, head_keys_of, layer_groups_of, load_backbone
+from quintet.vision.backbones import IMAGES
 from quintet.vision.data.images import ImageDescription
 from quintet.vision.models import VisionTransformer
 from quintet.vision.models.timm_maps import TimmMaps
 
 HERE = __name__
+
+
+def build_backbone(backbone, num_classes, in_channels, arguments):
+    return build_network(backbone, IMAGES, {"num_classes": num_classes, "in_channels": in_channels}, arguments)
+
+
+def load_backbone(network, backbone, which, num_classes, in_channels, arguments):
+    sizes = {"num_classes": num_classes, "in_channels": in_channels}
+    return load_network(network, backbone, IMAGES, which, sizes, arguments)
+
+
+def head_keys_of(network):
+    return said(network, "head_keys")
+
+
+def layer_groups_of(network):
+    return said(network, "layer_groups")()
 
 
 class Net(nn.Module):
@@ -120,7 +139,7 @@ def test_timm_says_what_its_head_and_layers_are():
     network = build_backbone("timm:vit_tiny_patch16_224", 5, 3, {"img_size": 32, "depth": 2})
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
     assert head_keys_of(network) == ("head.weight", "head.bias")
-    groups = layer_groups_of(network, "timm:vit_tiny_patch16_224")
+    groups = layer_groups_of(network)
     claimed = [name for names in groups for name in names]
     assert sorted([*claimed, *head_keys_of(network)]) == sorted(name for name, _ in network.named_parameters())
     assert any(name.startswith("patch_embed") for name in groups[0])
@@ -129,9 +148,9 @@ def test_timm_says_what_its_head_and_layers_are():
 
 def test_adapted_weights_of_timm_stay_in_their_layers():
     network = build_backbone("timm:vit_tiny_patch16_224", 5, 3, {"img_size": 32, "depth": 2})
-    before = layer_groups_of(network, "timm:vit_tiny_patch16_224")
+    before = layer_groups_of(network)
     add_adapters(network, 1)
-    for names, plain in zip(layer_groups_of(network, "timm:vit_tiny_patch16_224"), before, strict=True):
+    for names, plain in zip(layer_groups_of(network), before, strict=True):
         assert {plain_name(name) for name in names} == set(plain)
     maps = TimmMaps("vit_tiny_patch16_224", 3, {"depth": 3})
     assert "network.model.pos_embed" in maps.no_weight_decay()

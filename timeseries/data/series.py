@@ -107,7 +107,7 @@ class SeriesData(DataModule):
         self.path = Path(path).expanduser() if isinstance(path, str | Path) else path
         if not isinstance(path, str | Path):
             # Objects do not travel in a checkpoint; that there was one does.
-            self.constructor_arguments["path"] = IN_PYTHON
+            self.restate(path=IN_PYTHON)
         self._sizes = context, horizon
         self.split: Split = {"val": 0.2, "test": 0.2} if split is None else split
         check_split(self.split)

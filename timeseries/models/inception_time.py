@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.errors import QuintetError
 from ...core.mixer import mask_tokens
+from ...core.network import Network
 from ...core.norm import BatchNorm
 from ...core.registry import register_model
 from ._shared import check_channels
@@ -63,7 +63,7 @@ class InceptionModule(nn.Module):
         return mask_tokens(F.relu(self.norm(torch.cat(branches, -1), mask)), mask)
 
 
-class InceptionTime(Described, nn.Module):
+class InceptionTime(Network):
     """head(mean over real steps of `depth` Inception modules); every third adds a shortcut, relu(x + norm(W x')).
 
     Steps beyond a series' own take no part; what is not observed counts as 0, the mean of the training series.
@@ -80,6 +80,7 @@ class InceptionTime(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    finetune: ClassVar[str] = "experiment=timeseries/classify data.path=FILE"
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ...core.attention import CrossAttention, ProbSparseAttention
 from ...core.block import Block
-from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
@@ -24,6 +23,7 @@ from ...core.position.sincos import sincos_position
 from ...core.pretrained import Layout
 from ...core.registry import register_model
 from .. import pretrained
+from ._network import ForecastNetwork
 from ._shared import check_context, check_sequence_mixer, normalize_window, restore_window
 
 NORM = partial(LayerNorm, eps=1e-5)
@@ -156,7 +156,7 @@ class InformerDecoderBlock(nn.Module):
         return self.norm3(x + self.feedforward(x))
 
 
-class Informer(Described, nn.Module):
+class Informer(ForecastNetwork):
     """head(Decoder([the last steps, zeros for those to come], Encoder(window))): all steps of the forecast at once.
 
     A token is a step with all its channels, so the number of channels is fixed. What was not observed counts as 0, the

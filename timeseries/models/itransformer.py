@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
-from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.encoder import Encoder
 from ...core.errors import QuintetError
@@ -22,6 +21,7 @@ from ...core.norm import LayerNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
 from .. import pretrained
+from ._network import ForecastNetwork
 from ._shared import check_context, check_num_heads, check_sequence_mixer, normalize_window, restore_window
 from .covariates import Covariates
 
@@ -57,7 +57,7 @@ class CovariateTokens(nn.Module):
         return torch.cat(tokens, 1), torch.cat(real, 1)
 
 
-class ITransformer(Described, nn.Module):
+class ITransformer(ForecastNetwork):
     """head(Encoder([embedding of each channel's window, embedding of each calendar feature])) of normalized windows.
 
     The tokens are channels, so the same weights take any number of them; covariates are further tokens, future ones
@@ -80,7 +80,6 @@ class ITransformer(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
-    reads_future_calendar: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"past", "future", "static"})
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.THUML_ITRANSFORMER,)
 

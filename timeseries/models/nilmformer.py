@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention, DiagonalMask
-from ...core.described import Described
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
+from ...core.network import Network
 from ...core.norm import LayerNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
@@ -67,7 +67,7 @@ class NILMFormerBlock(nn.Module):
         return x + self.feedforward(x)
 
 
-class NILMFormer(Described, nn.Module):
+class NILMFormer(Network):
     """y_a = std_a head_a(blocks([dilated convolutions of the normalized load, W calendar] and a token)) + mean_a.
 
     The load is normalized by the mean and deviation of its window; both are told to the blocks as one more token, from
@@ -94,6 +94,7 @@ class NILMFormer(Described, nn.Module):
         "output_statistics.weight",
         "output_statistics.bias",
     )
+    finetune: ClassVar[str] = "experiment=timeseries/disaggregate data.path=FILE"
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.OFFICIAL_NILMFORMER,)
 
     def __init__(

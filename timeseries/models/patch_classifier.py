@@ -6,14 +6,14 @@ from typing import Any, ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.mixer import Mixer, mask_tokens
+from ...core.network import Network
 from ...core.registry import register_model
 from .patch_encoder import PatchEncoder
 
 
-class PatchClassifier(Described, nn.Module):
+class PatchClassifier(Network):
     """head(mean of the real tokens of `PatchEncoder`), of series of any length.
 
     Args:
@@ -32,6 +32,7 @@ class PatchClassifier(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    finetune: ClassVar[str] = "experiment=timeseries/classify data.path=FILE"
 
     def __init__(
         self,

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ...core.aside import listened_to, tell
 from ...core.attention import AttentionWeights
-from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.encoder import Encoder
 from ...core.errors import QuintetError
@@ -23,6 +22,7 @@ from ...core.position import LearnedPosition
 from ...core.pretrained import Layout
 from ...core.registry import register_model
 from .. import pretrained
+from ._network import ForecastNetwork
 from ._shared import check_context, check_num_heads, check_sequence_mixer, normalize_window, restore_window
 
 
@@ -90,7 +90,7 @@ class TokenBatchNorm(nn.Module):
         return self.norm(x.flatten(0, -2)).view(x.shape)
 
 
-class PatchTST(Described, nn.Module):
+class PatchTST(ForecastNetwork):
     """head(flatten(Encoder(embedding of patches + position))) of each channel's normalized window.
 
     The window is first continued by `stride` copies of its last value; patches of `patch_size` steps then begin every
@@ -114,8 +114,6 @@ class PatchTST(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
-    reads_future_calendar: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset()  # each channel is read by itself
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.OFFICIAL_PATCHTST,)
     no_weight_decay: ClassVar[tuple[str, ...]] = ("position.position",)
 

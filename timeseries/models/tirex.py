@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...core.described import Described
 from ...core.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import SwiGLU
@@ -23,6 +22,7 @@ from ...core.pretrained import Layout
 from ...core.registry import register_model
 from ...core.ssm import SLSTM
 from .. import pretrained
+from ._network import ForecastNetwork
 from ._patches import ResidualMlp, hide_patches, pad_time, patch_features
 from ._shared import check_num_heads, check_sequence_mixer
 
@@ -61,7 +61,7 @@ def context_statistics(
     return Statistics(mean, std.masked_fill(count == 0, 1.0))
 
 
-class TiRex(Described, nn.Module):
+class TiRex(ForecastNetwork):
     """TiRex: head(Encoder(embedding of [values, observed] of each patch)), each channel scaled by its context.
 
     The output at a patch is the quantiles of the next. Further patches of the horizon are forecast by reading patches
@@ -90,8 +90,6 @@ class TiRex(Described, nn.Module):
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.fc2.weight", "head.fc2.bias", "head.skip.weight", "head.skip.bias")
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.TIREX,)
-    reads_future_calendar: ClassVar[bool] = False
-    takes: ClassVar[frozenset[str]] = frozenset()  # each channel is read by itself
 
     def __init__(
         self,

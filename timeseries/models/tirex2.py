@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
-from ...core.described import Described
 from ...core.dropout import Dropout
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp, SwiGLU
@@ -24,6 +23,7 @@ from ...core.registry import register_model
 from ...core.ssm import MLSTM, SLSTM
 from .. import pretrained
 from . import _bands
+from ._network import ForecastNetwork
 from ._patches import ResidualMlp, hide_patches, pad_time, patch_features
 from ._shared import check_sequence_mixer
 from .covariates import Covariates
@@ -138,7 +138,7 @@ class TiRex2Block(nn.Module):
         return y.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
-class TiRex2(Described, nn.Module):
+class TiRex2(ForecastNetwork):
     """TiRex-2: head(blocks(embedding of [values, observed] of each patch of each variate)), each scaled by itself.
 
     All channels of a sample and its covariates form one group. The output at a patch is the quantiles of the next;
@@ -181,7 +181,6 @@ class TiRex2(Described, nn.Module):
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.fc2.weight", "head.fc2.bias", "head.skip.weight", "head.skip.bias")
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.TIREX2,)
-    reads_future_calendar: ClassVar[bool] = False
     takes: ClassVar[frozenset[str]] = frozenset({"past", "future"})
 
     def __init__(

@@ -11,15 +11,15 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
 from ...core.metrics import collection
-from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command, refuse_built
-from ..backbones import Backbone, accepts, build_network, name_of
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
+from ...core.task import StepResult, command
+from ..backbones import Backbone
 from ..data import SeriesDescription, Windows
 from ..data.anomalies import AnomalyData
 from ..metrics import AbsoluteError, SquaredError
@@ -80,7 +80,7 @@ class RowErrors:
         return np.split(means, np.cumsum(self.lengths)[:-1])
 
 
-class AnomalyDetector(Task):
+class AnomalyDetector(NetworkTask):
     """Finds rows that a network did not expect.
 
     A row's score is the root of its mean squared error over channels, each divided by its root mean squared error on
@@ -93,45 +93,40 @@ class AnomalyDetector(Task):
 
     Args:
         backbone: a registered forecaster, or a class or function called with `context`, `horizon` and `outputs`.
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 3}.
-        mixer: the mixer to put into the backbone instead of its own.
         score_by: "forecast" or "reconstruction".
         threshold: "quantile" of the validation scores, or "pot": a Pareto tail fitted to the highest of them.
         level: of the quantile; of "pot" the quantile above which the tail begins.
         risk: share of normal rows that "pot" lets be flagged.
         smoothing: rows, up to its own, over which a row's score is averaged.
-        **task: see quintet.core.task.Task.
+        **network: see quintet.core.network_task.NetworkTask.
 
     Raises:
-        QuintetError: an unknown backbone, one that takes no mixer, a level or risk that is none.
+        QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit, a level or risk that is
+            none.
     """
 
     description_type: ClassVar[type] = SeriesDescription
-    fixed: ClassVar[frozenset[str]] = Task.fixed | {"score_by", "threshold", "level", "risk", "smoothing"}
+    kind: ClassVar[Kind] = Kind("timeseries", "an anomaly detector", "itransformer")
+    fixed: ClassVar[frozenset[str]] = NetworkTask.fixed | {"score_by", "threshold", "level", "risk", "smoothing"}
 
     def __init__(
         self,
         backbone: str | Backbone = "itransformer",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
         score_by: Literal["forecast", "reconstruction"] = "forecast",
         threshold: Rule = "quantile",
         level: float = 0.99,
         risk: float = 1e-3,
         smoothing: int = 1,
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        refuse_built(backbone, "sizes")
+        super().__init__(backbone, backbone_arguments, **network)
         if not 0 < level < 1:
             raise QuintetError(f"model.level is {level}; a quantile lies between 0 and 1, e.g. 0.99")
         if threshold == "pot" and not 0 < risk < 1 - level:
             raise QuintetError(f"model.risk is {risk}; with model.level={level} it lies between 0 and {1 - level:.3g}")
         if smoothing < 1:
             raise QuintetError(f"model.smoothing is {smoothing}; give at least 1 row")
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
-        self.mixer = mixer
         self.score_by = score_by
         self.rule, self.level, self.risk = threshold, level, risk
         self.smoothing = smoothing
@@ -140,24 +135,16 @@ class AnomalyDetector(Task):
 
     def make(self, description: SeriesDescription) -> None:
         known = description
-        arguments = self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
         whole = known.context + known.horizon
         sizes = (known.context, known.horizon) if self.score_by == "forecast" else (whole, whole)
         own = {"context": sizes[0], "horizon": sizes[1], "outputs": 1}
-        if accepts(self.backbone, "channels"):
+        if self.accepts("channels"):
             own["channels"] = len(known.channels)
-        self.network = build_network(self.backbone, own, arguments, "an anomaly detector")
+        self.network = self.build_network(own)
         # In the checkpoint, of the model and of the baseline; NaN until rows were validated.
         for name in (MODEL, BASELINE):
             self.register_buffer(f"{name}_scale", torch.full((len(known.channels),), torch.nan, dtype=torch.float64))
             self.register_buffer(f"{name}_threshold", torch.tensor(torch.nan, dtype=torch.float64))
-
-    def layer_groups(self) -> list[list[str]]:
-        groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def metrics(self) -> MetricCollection:
         return collection({"mae": AbsoluteError(), "mse": SquaredError()})
@@ -393,6 +380,9 @@ def measure(
     adjusted = np.concatenate([point_adjusted(one, own) for one, own in zip(flags, labels, strict=True)])
     measured["point_adjusted_f1"] = point_scores(adjusted, right)["f1"]
     if right.any():
+        # Here, because forecasters, whose file is read along with this one, would wait for it.
+        from sklearn.metrics import average_precision_score
+
         measured["pr_auc"] = float(average_precision_score(right, np.concatenate(kept)))
         pairs = zip(kept, labels, strict=True)
         volumes = [

@@ -21,11 +21,11 @@ from torchmetrics.classification import (
 from ...core.errors import QuintetError
 from ...core.export import Deployable
 from ...core.metrics import collection
-from ...core.mixer import Mixer
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
 from ...core.objectives import balanced_weights, cross_entropy
 from ...core.pictures import confusion_matrix
-from ...core.task import StepResult, Task, refuse_built
-from ..backbones import build_network, name_of
+from ...core.task import StepResult
 from ..data.classes import LabelledBatch, LabelledSeriesDescription
 from ..models.nearest_neighbor import NearestNeighbor
 from ..pictures.classes import CASES, ShownSeries, class_panels, series_panels
@@ -43,8 +43,8 @@ class SeriesClasses:
     probabilities: Float[Tensor, "batch classes"]
 
 
-class SeriesClassifier(Task):
-    """Classifies series of any length with any network, from random weights.
+class SeriesClassifier(NetworkTask):
+    """Classifies series of any length with any network, from random weights or from a file.
 
     Training minimises cross entropy, smoothed and weighted as asked for; the loss on validation and test data is the
     plain cross entropy. Measured are accuracy, the mean F1 score of the classes and the expected calibration error (On
@@ -54,34 +54,28 @@ class SeriesClassifier(Task):
     Args:
         backbone: a registered name, or a class or function called with `channels` and `num_classes`, whose `forward`
             takes values (B, T, C), observed (B, T, C) and mask (B, T) and gives logits (B, K).
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 3}.
-        mixer: the mixer to put into the backbone instead of its own.
         label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
         class_weights: "balanced" weighs each class by the inverse of its number of training series.
-        **task: see quintet.core.task.Task.
+        **network: see quintet.core.network_task.NetworkTask.
 
     Raises:
-        QuintetError: an unknown backbone, one that takes no mixer.
+        QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.
     """
 
     description_type: ClassVar[type] = LabelledSeriesDescription
+    kind: ClassVar[Kind] = Kind("timeseries", "a classifier", "patch_classifier")
 
     def __init__(
         self,
         backbone: str | Callable[..., nn.Module] = "inception_time",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | None = None,
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        refuse_built(backbone, "classes")
+        super().__init__(backbone, backbone_arguments, **network)
         if not 0 <= label_smoothing < 1:
             raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
-        self.mixer = mixer
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.shown: list[ShownSeries] = []
@@ -90,9 +84,7 @@ class SeriesClassifier(Task):
 
     def make(self, description: LabelledSeriesDescription) -> None:
         classes = len(description.classes)
-        arguments = self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
-        own = {"channels": len(description.channels), "num_classes": classes}
-        self.network = build_network(self.backbone, own, arguments, "a classifier", "patch_classifier")
+        self.network = self.build_network({"channels": len(description.channels), "num_classes": classes})
         weights = None
         if self.class_weights == "balanced":
             weights = balanced_weights(description.class_counts)
@@ -102,13 +94,6 @@ class SeriesClassifier(Task):
         self.neighbor = NearestNeighbor(len(description.channels), description.longest, count)
         self.neighbor_metrics = self._class_metrics().clone(prefix="test/", postfix=f"_{NEIGHBOR}")
         self.confusion = MulticlassConfusionMatrix(classes)
-
-    def layer_groups(self) -> list[list[str]]:
-        groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def _class_metrics(self) -> MetricCollection:
         """What is measured of classes alone, the model's or the baseline's."""

@@ -10,18 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ...core.errors import QuintetError
 from ...core.metrics import collection
-from ...core.mixer import Mixer
-from ...core.pretrained import load_pretrained
-from ...core.registry import model_entry
-from ...core.task import StepResult, Task, command, refuse_built
-from ..backbones import accepts, build_network, name_of
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
+from ...core.task import StepResult, command
 from ..data import Windows
 from ..data.disaggregation import DisaggregationData, DisaggregationDescription
 from ..data.stamps import shown
@@ -42,7 +38,7 @@ class Loads:
     values: Float[Tensor, "batch time appliances"]
 
 
-class Disaggregator(Task):
+class Disaggregator(NetworkTask):
     """Estimates the load of each appliance from that of the whole household (non-intrusive load monitoring).
 
     Training minimises the error of each appliance's load as a share of its largest in the training rows. Measured are,
@@ -54,45 +50,35 @@ class Disaggregator(Task):
     Args:
         backbone: a registered name, or a class or function called with `appliances`, and with `calendar` where it takes
             that: the number of its features.
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 2}.
-        mixer: the mixer to put into the backbone instead of its own.
-        pretrained: a file or hub id of weights, also in the published layout of the registered models.
         loss: "mse" or "mae".
-        **task: see quintet.core.task.Task.
+        **network: see quintet.core.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.
     """
 
     description_type: ClassVar[type] = DisaggregationDescription
+    kind: ClassVar[Kind] = Kind("timeseries", "a disaggregator", "nilmformer")
 
     def __init__(
         self,
         backbone: str | Callable[..., nn.Module] = "nilmformer",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
-        pretrained: bool | str = False,
         loss: Literal["mse", "mae"] = "mse",
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        refuse_built(backbone, "sizes")
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
-        self.mixer = mixer
-        self.pretrained = pretrained
+        super().__init__(backbone, backbone_arguments, **network)
         self.loss = loss
 
     # Building
 
     def make(self, description: DisaggregationDescription) -> None:
         known = description
-        arguments = self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
         own = {"appliances": len(known.appliances)}
-        self.reads_calendar = accepts(self.backbone, "calendar")
+        self.reads_calendar = self.accepts("calendar")
         if self.reads_calendar:
             own["calendar"] = 2 * len(known.calendar)
-        self.network = build_network(self.backbone, own, arguments, "a disaggregator", "nilmformer")
+        self.network = self.build_network(own)
         self.register_buffer("scale", torch.tensor(known.std, dtype=torch.float64), persistent=False)
         self.register_buffer("shares", torch.tensor(known.shares, dtype=torch.float64), persistent=False)
         self.baseline_metrics = nn.ModuleDict(
@@ -103,18 +89,6 @@ class Disaggregator(Task):
             for at, name in enumerate(known.appliances)
         )
         self.energy = nn.ModuleDict({name: MeanLoad(known.std[1:]) for name in ("truth", "model", "share")})
-
-    def initialise(self) -> None:
-        if self.pretrained:
-            sources = model_entry(self.backbone).pretrained if isinstance(self.backbone, str) else {}
-            rank_zero_only(print)(load_pretrained(self.network, self.pretrained, sources, name_of(self.backbone)))
-
-    def layer_groups(self) -> list[list[str]]:
-        groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def metrics(self, appliance: int | None = None) -> MetricCollection:
         """What is measured of one appliance, or as the mean of all."""

@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Float
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -18,11 +17,11 @@ from torchmetrics import MetricCollection
 from ...core.errors import QuintetError
 from ...core.export import Deployable
 from ...core.metrics import collection
-from ...core.mixer import Mixer
-from ...core.pretrained import load_pretrained
-from ...core.registry import model_entry
-from ...core.task import StepResult, Task, command, refuse_built
-from ..backbones import Backbone, accepts, build_backbone, name_of, sizes_in
+from ...core.network import said
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
+from ...core.task import StepResult, command
+from ..backbones import Backbone
 from ..data import SeriesData, SeriesDescription, Windows
 from ..metrics import (
     AbsoluteError,
@@ -37,6 +36,7 @@ from ..metrics import (
     WeightedQuantileLoss,
 )
 from ..metrics.quantiles import pinball
+from ..models._network import ForecastNetwork
 from ..models._shared import complete, window_std
 from ..models.baselines import RidgeForecaster, seasonal_naive
 from ..models.covariates import Covariates
@@ -68,7 +68,7 @@ class Forecasts:
     values: Float[Tensor, "batch horizon channels outputs"]
 
 
-class Forecaster(Task):
+class Forecaster(NetworkTask):
     """Forecasts series with any network, from random weights or from a file.
 
     Training minimises the squared or absolute error, the pinball loss of quantiles, or the negative log-likelihood of a
@@ -79,36 +79,29 @@ class Forecaster(Task):
 
     Args:
         backbone: a registered name, or a class or function called with `context`, `horizon` and `outputs`.
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 3}.
-        mixer: the mixer to put into the backbone instead of its own.
-        pretrained: a file or hub id of weights, also in the published layouts of the registered models.
         loss: "mse" or "mae" of a point forecast; quantiles have their own.
         quantiles: levels to forecast, 0.5 among them; None forecasts a point, or takes 0.1 to 0.9 of a distribution.
         distribution: "student_t", or a class like `StudentT`, whose quantiles are forecast; it gives any level.
-        accept_license: the terms of the pretrained weights are accepted, where they restrict their use.
-        **task: see quintet.core.task.Task.
+        **network: see quintet.core.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, levels that are none, weights that do not fit.
     """
 
     description_type: ClassVar[type] = SeriesDescription
-    fixed: ClassVar[frozenset[str]] = Task.fixed | {"quantiles", "distribution"}
+    kind: ClassVar[Kind] = Kind("timeseries", "a forecaster", "itransformer")
+    fixed: ClassVar[frozenset[str]] = NetworkTask.fixed | {"quantiles", "distribution"}
 
     def __init__(
         self,
         backbone: str | Backbone = "itransformer",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
-        pretrained: bool | str = False,
         loss: Literal["mse", "mae"] = "mse",
         quantiles: list[float] | None = None,
         distribution: Literal["student_t"] | Callable[[list[float]], nn.Module] | None = None,
-        accept_license: bool = False,
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        refuse_built(backbone, "sizes")
+        super().__init__(backbone, backbone_arguments, **network)
         if quantiles is not None and (
             MEDIAN not in quantiles
             or sorted(set(quantiles)) != list(quantiles)
@@ -117,11 +110,6 @@ class Forecaster(Task):
             raise QuintetError(
                 f"model.quantiles is {quantiles}; give rising levels between 0 and 1 with 0.5, the point forecast"
             )
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
-        self.mixer = mixer
-        self.pretrained = pretrained
-        self.accept_license = accept_license
         self.loss = loss
         self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
         self.quantiles = list(quantiles or ([] if distribution is None else DECILES))
@@ -129,18 +117,10 @@ class Forecaster(Task):
 
     # Building
 
-    def adopt(self, description: SeriesDescription, restoring: bool = False) -> None:
-        if self.pretrained and not restoring and self.description is None:
-            # Become arguments, so that a checkpoint says them and is read without this file.
-            sizes = sizes_in(self.backbone, self.pretrained, self.accept_license)
-            self.backbone_arguments = sizes | self.backbone_arguments
-            self.constructor_arguments["backbone_arguments"] = self.backbone_arguments
-        super().adopt(description, restoring)
-
     def make(self, description: SeriesDescription) -> None:
         known = description
         self.head = None if self.distribution is None else self.distribution(self.quantiles)
-        self.network = self._network(known)
+        self.network = self.build_network(self._sizes(known))
         self._check_roles(known)
         self._take_levels()
         # In the checkpoint, so that a later test has the baseline of the same training rows.
@@ -157,52 +137,35 @@ class Forecaster(Task):
             {name: ErrorByStep(known.horizon, len(known.channels), point) for name, point in points.items()}
         )
 
-    def _network(self, known: SeriesDescription) -> nn.Module:
-        sizes = {"channels": len(known.channels), "calendar": len(known.calendar)}
-        if features := known.covariate_features():
-            sizes["covariates"] = features
-        # Sizes of the data, for networks that must know them.
-        arguments = {name: size for name, size in sizes.items() if accepts(self.backbone, name)}
-        arguments |= self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
-        # A network whose tokens are steps has weights for every channel and calendar feature.
-        sizes = {"channels": len(known.channels), "calendar": len(known.calendar)}
-        arguments |= {name: size for name, size in sizes.items() if accepts(self.backbone, name)}
+    def _sizes(self, known: SeriesDescription) -> dict[str, Any]:
         outputs = len(self.quantiles) or 1 if self.head is None else self.head.parameters_a_step
-        return build_backbone(self.backbone, known.context, known.horizon, outputs, arguments)
+        # A network whose tokens are steps has weights for every channel and calendar feature.
+        further = {"channels": len(known.channels), "calendar": len(known.calendar)}
+        if features := known.covariate_features():
+            further["covariates"] = features
+        own = {"context": known.context, "horizon": known.horizon, "outputs": outputs}
+        return own | {name: size for name, size in further.items() if self.accepts(name)}
 
     def _check_roles(self, known: SeriesDescription) -> None:
         """Raises QuintetError for covariates that the network would not see."""
-        self.takes = getattr(self.network, "takes", frozenset())
+        self.roles = said(self.network, "takes", ForecastNetwork)
+        self.reads_future = said(self.network, "reads_future_calendar", ForecastNetwork)
         for role in known.covariate_features():
-            if role not in self.takes:
-                what = f"{name_of(self.backbone)} takes no {role} covariates"
+            if role not in self.roles:
+                what = f"{self.backbone_name} takes no {role} covariates"
                 names = ", ".join(column.name for column in getattr(known, role))
                 raise QuintetError(f"{what} ({names}); leave data.{role} out, or take a model that does: itransformer")
 
     def _take_levels(self) -> None:
         """A network that forecasts fixed quantiles decides on them. Raises QuintetError where others were asked for."""
-        levels = getattr(self.network, "levels", None)
+        levels = said(self.network, "levels", ForecastNetwork)
         if levels is None:
             return
         option = "quantiles" if self.head is None else "distribution"
         if option == "distribution" or (self.quantiles and self.quantiles != list(levels)):
             given = ", ".join(map(str, levels))
-            raise QuintetError(f"{name_of(self.backbone)} forecasts the levels {given}; leave model.{option} out")
+            raise QuintetError(f"{self.backbone_name} forecasts the levels {given}; leave model.{option} out")
         self.quantiles = list(levels)
-
-    def initialise(self) -> None:
-        if self.pretrained:
-            sources = model_entry(self.backbone).pretrained if isinstance(self.backbone, str) else {}
-            name, accepted = name_of(self.backbone), self.accept_license
-            self.origin = load_pretrained(self.network, self.pretrained, sources, name, accepted)
-            rank_zero_only(print)(self.origin)
-
-    def layer_groups(self) -> list[list[str]]:
-        groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def metrics(self) -> MetricCollection:
         metrics: dict[str, Any] = dict(self.point_metrics(self.point).items())
@@ -248,9 +211,9 @@ class Forecaster(Task):
             values, observed = values.nan_to_num(0.0), values.isfinite()
         if calendar is not None and not calendar.shape[-1]:
             calendar = None
-        if calendar is not None and not getattr(self.network, "reads_future_calendar", False):
+        if calendar is not None and not self.reads_future:
             calendar = calendar[:, : values.shape[1]]
-        further = [covariates] if self.takes else []
+        further = [covariates] if self.roles else []
         reach = {} if self.reach is None else {"horizon": self.reach}
         return self.network(values, observed, calendar, *further, **reach)
 
@@ -265,12 +228,11 @@ class Forecaster(Task):
         if not complete(batch.context):
             # A channel of which a window shows nothing cannot be forecast: its targets count nowhere.
             targets = targets.masked_fill(~batch.context.isfinite().any(1, keepdim=True), torch.nan)
-        if self.training and hasattr(self.network, "training_forecasts"):
+        forecasts_of = said(self.network, "training_forecasts", ForecastNetwork)
+        if self.training and forecasts_of is not None:
             # A network that forecasts inside the context too learns from all of it, in units of its own.
-            observed, further = batch.context.isfinite(), [batch.covariates] if self.takes else []
-            predictions, targets = self.network.training_forecasts(
-                batch.context.nan_to_num(0.0), targets, observed, *further
-            )
+            observed, further = batch.context.isfinite(), [batch.covariates] if self.roles else []
+            predictions, targets = forecasts_of(batch.context.nan_to_num(0.0), targets, observed, *further)
         else:
             outputs = self.outputs(batch.context, batch.calendar, batch.covariates)
             predictions = self.read(batch.context, outputs)
@@ -435,9 +397,9 @@ class Forecaster(Task):
 
     def longest_horizon(self) -> int:
         """Steps the model can forecast: those it was trained for, or as many as its network says it reaches."""
-        known = self.description
+        known, most = self.description, said(self.network, "max_horizon", ForecastNetwork)
         # What is known of the future is cut to the horizon of training.
-        return known.horizon if known.future else getattr(self.network, "max_horizon", known.horizon)
+        return known.horizon if known.future or most is None else most
 
     def levels_of(self, wanted: Sequence[float] | None) -> list[float]:
         """The levels asked for, all where none are. Raises QuintetError for one the model cannot give."""

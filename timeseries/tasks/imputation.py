@@ -15,9 +15,10 @@ from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
 from ...core.metrics import collection
-from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command, refuse_built
-from ..backbones import Backbone, accepts, build_network, name_of
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
+from ...core.task import StepResult, command
+from ..backbones import Backbone
 from ..data import SeriesDescription, Windows
 from ..data.gaps import ImputationData
 from ..metrics import AbsoluteError, RootSquaredError, SquaredError
@@ -45,7 +46,7 @@ class ImputationStep(StepResult):
     seen: Tensor
 
 
-class Imputer(Task):
+class Imputer(NetworkTask):
     """Fills gaps in series with any network that maps a window to itself.
 
     In training some of what was observed is hidden anew in every batch, and the error at those cells is minimised; no
@@ -56,40 +57,35 @@ class Imputer(Task):
     Args:
         backbone: a registered name, or a class or function called with `context` and `horizon`, both the length of a
             window, and `outputs` = 1, like a forecaster's; any forecaster serves.
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"depth": 3}.
-        mixer: the mixer to put into the backbone instead of its own.
         missing: share of the observed cells that is hidden.
         pattern: "points", "blocks" of one channel, "rows" of all channels, or "mixed": one of them for each window.
         block: rows of a block.
         loss: "mse" or "mae" at the hidden cells.
-        **task: see quintet.core.task.Task.
+        **network: see quintet.core.network_task.NetworkTask.
 
     Raises:
-        QuintetError: an unknown backbone, one that takes no mixer, a share that hides nothing or all.
+        QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit, a share that hides nothing
+            or all.
     """
 
     description_type: ClassVar[type] = SeriesDescription
+    kind: ClassVar[Kind] = Kind("timeseries", "an imputer", "itransformer")
 
     def __init__(
         self,
         backbone: str | Backbone = "itransformer",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
         missing: float = 0.25,
         pattern: Pattern = "mixed",
         block: int = 12,
         loss: Literal["mse", "mae"] = "mse",
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        refuse_built(backbone, "sizes")
+        super().__init__(backbone, backbone_arguments, **network)
         if not 0 < missing < 1:
             raise QuintetError(f"model.missing is {missing}; the share of cells to hide lies between 0 and 1")
         if block < 1:
             raise QuintetError(f"model.block is {block}; give at least 1 row")
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
-        self.mixer = mixer
         self.missing, self.pattern, self.block = missing, pattern, block
         self.loss = loss
 
@@ -97,11 +93,8 @@ class Imputer(Task):
 
     def make(self, description: SeriesDescription) -> None:
         length, channels = description.context + description.horizon, len(description.channels)
-        arguments = self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
         own = {"context": length, "horizon": length, "outputs": 1}
-        if accepts(self.backbone, "channels"):
-            own["channels"] = channels
-        self.network = build_network(self.backbone, own, arguments, "an imputer")
+        self.network = self.build_network(own | ({"channels": channels} if self.accepts("channels") else {}))
         self.register_buffer("mean", torch.tensor(description.mean, dtype=torch.float64), persistent=False)
         self.register_buffer("std", torch.tensor(description.std, dtype=torch.float64), persistent=False)
         self.baseline_metrics = nn.ModuleDict(
@@ -110,13 +103,6 @@ class Imputer(Task):
         self.by_gap = nn.ModuleDict(
             {name: nn.ModuleList([AbsoluteError() for _ in LENGTHS]) for name in (MODEL, *BASELINES)}
         )
-
-    def layer_groups(self) -> list[list[str]]:
-        groups = self.network.layer_groups() if hasattr(self.network, "layer_groups") else []
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def metrics(self) -> MetricCollection:
         return collection({"mae": AbsoluteError(), "mse": SquaredError(), "rmse": RootSquaredError()})

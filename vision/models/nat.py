@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.attention import NeighborhoodAttention
-from ...core.described import Described
 from ...core.encoder import StagedEncoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
+from ...core.network import Network
 from ...core.norm import LayerNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
@@ -70,7 +70,7 @@ class Downsample(nn.Module):
         return self.norm(self.reduction(x.movedim(-1, 1)).movedim(1, -1))
 
 
-class NeighborhoodAttentionTransformer(Described, nn.Module):
+class NeighborhoodAttentionTransformer(Network):
     """head(mean(norm(stages(stem(images))))), where the blocks of stage l mix a grid 2^l times coarser than the first.
 
     Each neighborhood attention has heads of width 32, a learned relative position bias and, where `dilations` says so,
@@ -96,6 +96,7 @@ class NeighborhoodAttentionTransformer(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    finetune: ClassVar[str] = "experiment=vision/finetune data.root=FOLDER"
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.SHI_LABS, pretrained.HUGGING_FACE_NAT)
     remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
 

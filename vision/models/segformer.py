@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ...core.aside import listened_to, tell
 from ...core.attention import AttentionWeights, softmax_weights
-from ...core.described import Described
 from ...core.encoder import StagedEncoder, downsample_mask
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
+from ...core.network import Network
 from ...core.norm import LayerNorm
 from ...core.pretrained import Layout
 from ...core.registry import register_model
@@ -149,7 +149,7 @@ class MixFeedForward(nn.Module):
         return self.fc2(F.gelu(hidden))
 
 
-class MixTransformer(Described, nn.Module):
+class MixTransformer(Network):
     """head(mean(stages(images))): four stages at strides 4, 8, 16, 32, each overlapping patches, blocks and a norm.
 
     Any image size works; grids are rounded up. Paper: arXiv 2105.15203 section 3.1.
@@ -172,6 +172,7 @@ class MixTransformer(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    finetune: ClassVar[str] = "experiment=vision/finetune data.root=FOLDER"
     layouts: ClassVar[tuple[Layout, ...]] = pretrained.MIX_TRANSFORMER_LAYOUTS
     remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
 

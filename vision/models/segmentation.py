@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...core.network import Network, said
 from ...core.pretrained import Layout
 from .. import pretrained
 from .decoders import enlarge
@@ -18,7 +19,7 @@ from .decoders import enlarge
 STRIDES = (4, 8, 16, 32)
 
 
-class SegmentationNetwork(nn.Module):
+class SegmentationNetwork(Network):
     """decoder(backbone.feature_maps(images)), enlarged bilinearly to the size of the images.
 
     Weights of segmentation_models_pytorch were trained with corners aligned where scores are enlarged; the buffer
@@ -32,17 +33,22 @@ class SegmentationNetwork(nn.Module):
     layouts: ClassVar[tuple[Layout, ...]] = pretrained.SEGFORMER_LAYOUTS
     remedies: ClassVar[dict[str, str]] = {"image_size": "leave it out: images of any size are taken as they are"}
     optional_buffers: ClassVar[tuple[str, ...]] = ("align_corners",)
+    finetune: ClassVar[str] = "experiment=vision/segment data.root=FOLDER"
 
     def __init__(self, backbone: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.backbone, self.decoder = backbone, decoder
         self.register_buffer("align_corners", None)
-        self.head_keys = tuple(f"decoder.{key}" for key in getattr(decoder, "head_keys", ()))
+        self.head_keys = tuple(f"decoder.{key}" for key in said(decoder, "head_keys"))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch classes height width"]:
         return enlarge(self.decoder(self.backbone.feature_maps(images)), images, self.align_corners is not None)
+
+    def layer_groups(self) -> list[list[str]]:
+        """The backbone's; the decoder learns with the head."""
+        return below_backbone(self.backbone)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         stated = state_dict.get(f"{prefix}align_corners")
@@ -53,7 +59,7 @@ class SegmentationNetwork(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class FeaturePyramid(nn.Module):
+class FeaturePyramid(Network):
     """A backbone with maps at strides 4, 8, 16 and 32, whatever strides it has by itself.
 
     A stride the backbone has is taken as it is, from the last of several maps. Any other one is made from the nearest:
@@ -101,7 +107,12 @@ class FeaturePyramid(nn.Module):
 
     def layer_groups(self) -> list[list[str]]:
         """The backbone's; the pyramid itself learns with the head."""
-        return [[f"backbone.{prefix}" for prefix in prefixes] for prefixes in self.backbone.layer_groups()]
+        return below_backbone(self.backbone)
+
+
+def below_backbone(backbone: nn.Module) -> list[list[str]]:
+    """The layers of what is called `backbone` in a network around it."""
+    return [[f"backbone.{prefix}" for prefix in prefixes] for prefixes in said(backbone, "layer_groups")()]
 
 
 def with_pyramid(backbone: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...core.errors import QuintetError, nearest
 from ...core.lora import named_weights, plain_name
+from ...core.network import Network
 from ...core.optim.parameter_groups import not_decayed
 from .decoders import enlarge
 
@@ -25,7 +26,7 @@ LOADING = re.compile(r"pretrained(_cfg\w*|_strict|_filter_fn|_custom_load)?|chec
 FOR_MAPS = ("features_only", "out_indices")  # options that a classifier does not have
 
 
-class TimmMaps(nn.Module):
+class TimmMaps(Network):
     """feature_maps(images) of timm's model `name`.
 
     Images are padded with zeros at the right and at the bottom to a multiple of the coarsest stride, and the maps cut

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
-from ...core.described import Described
 from ...core.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
+from ...core.network import Network
 from ...core.position import LearnedPosition
 from ...core.pretrained import Layout
 from ...core.registry import register_model
@@ -49,7 +49,7 @@ class PatchEmbedding(nn.Module):
         return self.projection(images).movedim(1, -1)
 
 
-class VisionTransformer(Described, nn.Module):
+class VisionTransformer(Network):
     """head(pool(Encoder([class, registers, patches + position]))).
 
     Any image size works: positions are learned for `image_size` and resampled (bicubic) to the grid of other images;
@@ -82,6 +82,7 @@ class VisionTransformer(Described, nn.Module):
     """
 
     head_keys: ClassVar[tuple[str, ...]] = ("head.weight", "head.bias")
+    finetune: ClassVar[str] = "experiment=vision/finetune data.root=FOLDER"
     layouts: ClassVar[tuple[Layout, ...]] = (pretrained.TIMM_VIT,)
     no_weight_decay: ClassVar[tuple[str, ...]] = ("class_token", "register_tokens", "position.position")
 

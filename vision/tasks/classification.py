@@ -1,6 +1,6 @@
 """Image classification: any network over images, cross entropy, and predictions a person can open."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,20 +26,12 @@ from ...core.data import DataModule
 from ...core.errors import QuintetError
 from ...core.export import Deployable
 from ...core.files import refuse_existing, written_whole
-from ...core.lora import named_weights
 from ...core.metrics import collection
-from ...core.mixer import Mixer
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
 from ...core.objectives import balanced_weights, binary_cross_entropy, cross_entropy
-from ...core.task import StepResult, Task, command, refuse_built
-from ..backbones import (
-    Backbone,
-    build_backbone,
-    expected_statistics,
-    head_keys_of,
-    layer_groups_of,
-    load_backbone,
-    name_of,
-)
+from ...core.task import StepResult, command
+from ..backbones import IMAGES, Backbone, expected_statistics
 from ..data.images import ImageDescription, ImageSample, denormalize
 from ..pictures import SHOWN, Gallery, Shown, class_bars, confusion_matrix, image_grid
 from ..pictures.attention import attention_pictures
@@ -60,7 +52,7 @@ class ImagePredictions:
     images: Float[Tensor, "shown channels height width"]
 
 
-class ImageClassifier(Task):
+class ImageClassifier(NetworkTask):
     """Classifies images with any network, from random or from published weights.
 
     Training minimises cross entropy, smoothed, weighted and mixed as asked for; the loss on validation and test data is
@@ -73,46 +65,37 @@ class ImageClassifier(Task):
 
     Args:
         backbone: a registered name, `timm:<name>`, or a class or function called with `num_classes` and `in_channels`.
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"drop_path": 0.2}.
-        mixer: the mixer to put into the backbone instead of its own.
-        pretrained: true for the default published weights, a tag, a file or a hub id.
         label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
         class_weights: "balanced" weighs each class by the inverse of its number of training images.
         mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
         cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
-        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the head.
+        **network: see quintet.core.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.
     """
 
     description_type: ClassVar[type] = ImageDescription
+    kind: ClassVar[Kind] = IMAGES
 
     def __init__(
         self,
         backbone: str | Backbone = "nat_mini",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
-        pretrained: bool | str = False,
         label_smoothing: float = 0.0,
         class_weights: Literal["balanced"] | None = None,
         mixup: float = 0.0,
         cutmix: float = 0.0,
         test_time_flip: bool = False,
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        refuse_built(backbone, "classes")
+        super().__init__(backbone, backbone_arguments, **network)
         if not 0 <= label_smoothing < 1:
             raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if alpha < 0:
                 raise QuintetError(f"model.{name} is {alpha}; give 0 for none, or a positive alpha such as 0.2")
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
-        self.mixer = mixer
-        self.pretrained = pretrained
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.mixup, self.cutmix = mixup, cutmix
@@ -123,7 +106,7 @@ class ImageClassifier(Task):
 
     def make(self, description: ImageDescription) -> None:
         classes = len(description.classes)
-        self.network = build_backbone(self.backbone, classes, description.channels, self._arguments)
+        self.network = self.build_network({"num_classes": classes, "in_channels": description.channels})
         weights = None
         if self.class_weights == "balanced":
             several, counts = description.multi_label, description.class_counts
@@ -136,39 +119,13 @@ class ImageClassifier(Task):
         self.confusion = class_metrics(classes) if several else MulticlassConfusionMatrix(classes)
 
     def initialise(self) -> None:
-        if not self.pretrained:
-            return
-        known = self.description
-        report = self.origin = load_backbone(
-            self.network, self.backbone, self.pretrained, len(known.classes), known.channels, self._arguments
-        )
-        say = rank_zero_only(print)
-        say(report)
-        expected = expected_statistics(self.network)
-        if known.channels == 3 and expected not in (None, (known.mean, known.std)):
+        super().initialise()
+        known, expected = self.description, expected_statistics(self.network)
+        if self.pretrained and known.channels == 3 and expected not in (None, (known.mean, known.std)):
             mean, std = expected
-            say(f"{name_of(self.backbone)} was trained with mean {mean} and std {std}; see data.normalization")
-
-    def layer_groups(self) -> list[list[str]]:
-        groups = layer_groups_of(self.network, self.backbone)
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
-
-    @property
-    def _arguments(self) -> dict[str, Any]:
-        return self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
-
-    def parameter_patterns(self, pattern: str) -> list[str]:
-        """A pattern of `freeze` as it is, but "backbone" as the names of all parameters outside the head."""
-        if pattern not in ("backbone", "backbone.*"):
-            return [pattern]
-        head = head_keys_of(self.network)
-        if not head:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.freeze: {name} does not say which parameters are its head (head_keys)")
-        return [f"network.{name}" for name in named_weights(self.network) if name not in head]
+            rank_zero_only(print)(
+                f"{self.backbone_name} was trained with mean {mean} and std {std}; see data.normalization"
+            )
 
     # Steps
 

@@ -13,11 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.cells import text_cell, write_table
@@ -27,8 +23,11 @@ from ...core.errors import QuintetError
 from ...core.files import refuse_existing, written_whole
 from ...core.metrics import collection
 from ...core.mixer import Mixer
-from ...core.task import StepResult, Task, command
-from ..backbones import Backbone, build_backbone, head_keys_of, load_backbone, name_of
+from ...core.network import said
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind
+from ...core.task import StepResult, command
+from ..backbones import IMAGES, Backbone
 from ..data.images import ImageDescription, ImageSample
 from ..pictures.embeddings import projection
 
@@ -43,7 +42,7 @@ class ImageEmbeddings:
     vectors: Float[Tensor, "batch dim"]
 
 
-class FeatureExtractor(Task):
+class FeatureExtractor(NetworkTask):
     """The pooled features of images before any head, from random or published weights; nothing is trained.
 
     `quintet embed` writes them and says what they are worth. A classifier's checkpoint has the same command.
@@ -54,12 +53,14 @@ class FeatureExtractor(Task):
         backbone_arguments: further arguments for a backbone given by name.
         mixer: the mixer to put into the backbone instead of its own.
         pretrained: true for the default published weights, a tag, a file (also a checkpoint of quintet) or a hub id.
+        accept_license: the terms of the pretrained weights are accepted, where they restrict their use.
 
     Raises:
         QuintetError: an unknown backbone, one that gives no features, weights that do not fit.
     """
 
     description_type: ClassVar[type] = ImageDescription
+    kind: ClassVar[Kind] = IMAGES
     needs_training: ClassVar[bool] = False
 
     def __init__(
@@ -68,22 +69,18 @@ class FeatureExtractor(Task):
         backbone_arguments: dict[str, Any] | None = None,
         mixer: Callable[[int], Mixer] | None = None,
         pretrained: bool | str = False,
+        accept_license: bool = False,
     ) -> None:
-        super().__init__()
-        if isinstance(backbone, nn.Module):
-            raise QuintetError(f"model.backbone is a built {type(backbone).__name__}; give its class")
-        self.backbone = backbone
-        self.arguments = dict(backbone_arguments or {}) | ({} if mixer is None else {"mixer": mixer})
-        self.pretrained = pretrained
+        super().__init__(backbone, backbone_arguments, mixer, pretrained, accept_license)
 
     @classmethod
-    def of(cls, task: Task) -> "FeatureExtractor":
+    def of(cls, task: NetworkTask) -> "FeatureExtractor":
         """The features that the head of a trained classifier reads."""
         extractor = cls(task.backbone, task.backbone_arguments, task.mixer)
         extractor.adopt(task.description, restoring=True)
-        head = head_keys_of(task.network)
+        head = said(task.network, "head_keys")
         if not head:
-            raise QuintetError(f"{name_of(task.backbone)} does not say which parameters are its head (head_keys)")
+            raise QuintetError(f"{task.backbone_name} does not say which parameters are its head (head_keys)")
         state = {key: value for key, value in task.network.state_dict().items() if key not in head}
         extractor.network.load_state_dict(state)
         return extractor.eval()
@@ -95,13 +92,7 @@ class FeatureExtractor(Task):
         return data.unlabelled_description() if hasattr(data, "unlabelled_description") else data.description()
 
     def make(self, description: ImageDescription) -> None:
-        self.network = build_backbone(self.backbone, 0, description.channels, self.arguments)
-
-    def initialise(self) -> None:
-        if self.pretrained:
-            channels = self.description.channels
-            report = load_backbone(self.network, self.backbone, self.pretrained, 0, channels, self.arguments)
-            rank_zero_only(print)(report)
+        self.network = self.build_network({"num_classes": 0, "in_channels": description.channels})
 
     def metrics(self) -> MetricCollection:
         return collection({})
@@ -119,7 +110,7 @@ class FeatureExtractor(Task):
         features = self.network(images)
         if features.ndim != 2:
             raise QuintetError(
-                f"{name_of(self.backbone)} with num_classes=0 gives {tuple(features.shape)}; features are (batch, dim)"
+                f"{self.backbone_name} with num_classes=0 gives {tuple(features.shape)}; features are (batch, dim)"
             )
         return features
 
@@ -175,7 +166,7 @@ class FeatureExtractor(Task):
             write_table(written[-1], list(cells), cells.itertuples(index=False))
             rank_zero_only(print)(printable(scores.to_string(index=False, float_format="{:.4f}".format)))
         written.append(folder / "embeddings.png")
-        title = f"embeddings of {len(paths):,} images by {name_of(self.backbone)}"
+        title = f"embeddings of {len(paths):,} images by {self.backbone_name}"
         with written_whole(written[-1], remedy="give another folder") as file:
             projection(vectors, labels, title, map).savefig(file, dpi=120)
         return written
@@ -213,6 +204,12 @@ def probe(vectors: np.ndarray, labels: list[str | None], parts: list[str | None]
     train, measured = part_of == "train", [part for part in ("val", "test") if (part_of == part).any()]
     if len(set(label_of[train])) < 2 or not measured:
         return pd.DataFrame()
+    # Here, because a classifier's training, which reads this file too, would wait for it half a second.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     x, y = vectors[train], label_of[train].astype(str)
     nearest = KNeighborsClassifier(min(neighbours, len(x)), metric="cosine", weights="distance").fit(x, y)
     methods: list[tuple[str, str, Any]] = [("nearest neighbours", f"k={nearest.n_neighbors}", nearest)]

@@ -10,9 +10,8 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -21,10 +20,12 @@ from ...core.errors import QuintetError
 from ...core.export import Deployable
 from ...core.lora import named_weights
 from ...core.metrics import collection
-from ...core.mixer import Mixer
+from ...core.network_task import NetworkTask
+from ...core.networks import Kind, refuse_built
 from ...core.objectives import balanced_weights
+from ...core.pretrained import LoadReport
 from ...core.task import StepResult, Task, command
-from ..backbones import Backbone, build_segmentation_network, load_segmentation_backbone, name_of
+from ..backbones import MAPS, Backbone, build_segmentation_network, load_segmentation_backbone
 from ..data.images import denormalize
 from ..data.masks import IGNORED, MaskDescription, MaskSample
 from ..models.decoders import Decoder, enlarge
@@ -52,7 +53,7 @@ class MaskPredictions:
             writer.add(path, mask, self.shown[index] if index < len(self.shown) else None)
 
 
-class SemanticSegmenter(Task):
+class SemanticSegmenter(NetworkTask):
     """Gives every pixel a class, by any network with feature maps and any decoder, from random or published weights.
 
     Two classes are background and foreground; a softmax over them is a sigmoid of the difference of their scores. The
@@ -63,10 +64,7 @@ class SemanticSegmenter(Task):
     Args:
         backbone: a registered name such as mit_b0, vit_small or segformer_b0 (whole, with its decoder), `timm:<name>`,
             or a class or function called with `num_classes` and `in_channels`.
-        backbone_arguments: further arguments for a backbone given by name, e.g. {"drop_path": 0.2}.
         decoder: a class or function called with `feature_info` and `num_classes`; None means SegFormer's.
-        mixer: the mixer to put into the backbone instead of its own.
-        pretrained: true for the default published weights, a tag, a file or a hub id.
         loss: a class or function called with `weight` and `ignore_index`, e.g. quintet.vision.tasks.losses.Dice; None
             means cross entropy.
         class_weights: "balanced" weighs each class by the inverse of its number of training pixels, "square_root" by
@@ -75,14 +73,15 @@ class SemanticSegmenter(Task):
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
         test_time_scales: sizes, as multiples of the image's, at which test and prediction look at it, and average; with
             windows, of each window.
-        **task: see quintet.core.task.Task. In `freeze`, "backbone" stands for everything but the decoder
-            and the feature pyramid that a plain backbone is given, which no weights are published of.
+        **network: see quintet.core.network_task.NetworkTask. The head, which "backbone" in `freeze` leaves out, is the
+            decoder and the feature pyramid that a plain backbone is given, which no weights are published of.
 
     Raises:
         QuintetError: an unknown backbone, one without feature maps or that takes no mixer, weights that do not fit.
     """
 
     description_type: ClassVar[type] = MaskDescription
+    kind: ClassVar[Kind] = MAPS
     fixed: ClassVar[frozenset[str]] = Task.fixed | {"decoder"}
 
     def __init__(
@@ -90,29 +89,19 @@ class SemanticSegmenter(Task):
         backbone: str | Backbone = "mit_b0",
         backbone_arguments: dict[str, Any] | None = None,
         decoder: Decoder | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
-        pretrained: bool | str = False,
         loss: DenseLoss | None = None,
         class_weights: Literal["balanced", "square_root"] | None = None,
         overlap: float = 0.25,
         test_time_flip: bool = False,
         test_time_scales: list[float] | None = None,
-        **task: Any,
+        **network: Any,
     ) -> None:
-        super().__init__(**task)
-        for name, value in (("backbone", backbone), ("decoder", decoder), ("loss", loss)):
-            if isinstance(value, nn.Module):
-                raise QuintetError(
-                    f"model.{name} is a built {type(value).__name__}, but what it needs comes from the data; give its "
-                    "class, or a partial of it"
-                )
+        super().__init__(backbone, backbone_arguments, **network)
+        refuse_built(decoder, "decoder")
+        refuse_built(loss, "loss")
         if not 0 <= overlap < 1:
             raise QuintetError(f"model.overlap is {overlap}; it lies between 0 and 1")
-        self.backbone = backbone
-        self.backbone_arguments = dict(backbone_arguments or {})
         self.decoder = decoder
-        self.mixer = mixer
-        self.pretrained = pretrained
         self.loss_factory = CrossEntropy if loss is None else loss
         self.class_weights = class_weights
         self.overlap = overlap
@@ -129,7 +118,7 @@ class SemanticSegmenter(Task):
     def make(self, description: MaskDescription) -> None:
         classes = len(description.classes)
         self.network = build_segmentation_network(
-            self.backbone, self.decoder, classes, description.channels, self._arguments
+            self.backbone, self.decoder, classes, description.channels, self.network_arguments
         )
         weights = None
         if self.class_weights is not None:
@@ -138,38 +127,15 @@ class SemanticSegmenter(Task):
         self.loss = self.loss_factory(weight=weights, ignore_index=IGNORED)
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
 
-    def initialise(self) -> None:
-        if self.pretrained:
-            self.origin = load_segmentation_backbone(self.network, self.backbone, self.pretrained, self._arguments)
-            rank_zero_only(print)(self.origin)
-
-    def layer_groups(self) -> list[list[str]]:
-        maps = self.network.backbone
-        groups = maps.layer_groups() if hasattr(maps, "layer_groups") else []
-        if not groups and self.layer_decay is not None:
-            name = name_of(self.backbone)
-            raise QuintetError(f"model.layer_decay needs the order of layers, and {name} has no layer_groups()")
-        return [[f"network.backbone.{prefix}" for prefix in prefixes] for prefixes in groups]
-
-    def parameter_patterns(self, pattern: str) -> list[str]:
-        """A pattern of `freeze` as it is, but "backbone" as the names of all parameters but `head_patterns`."""
-        if pattern not in ("backbone", "backbone.*"):
-            return [pattern]
-        head = self.head_patterns()
-        return [name for name in self._weights() if name not in head]
+    def load_network(self) -> LoadReport:
+        return load_segmentation_backbone(self.network, self.backbone, self.pretrained, self.accept_license)
 
     def head_patterns(self) -> list[str]:
         own = ("network.decoder.",)
         if isinstance(self.network.backbone, FeaturePyramid):
             own += ("network.backbone.steps.",)
-        return [name for name in self._weights() if name.startswith(own)]
-
-    def _weights(self) -> list[str]:
-        return [f"network.{name}" for name in named_weights(self.network)]
-
-    @property
-    def _arguments(self) -> dict[str, Any]:
-        return self.backbone_arguments | ({} if self.mixer is None else {"mixer": self.mixer})
+        names = [f"network.{name}" for name in named_weights(self.network)]
+        return [name for name in names if name.startswith(own)]
 
     # Steps
 

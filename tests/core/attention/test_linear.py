@@ -1,5 +1,7 @@
 """Linear attention against its definition, all pairs in float64."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quintet.core.attention import LinearAttention
-from quintet.core.attention.linear import elu_plus_one
+from quintet.core.attention.feature_maps import elu_plus_one
+from quintet.core.attention.normalizers import DivideByRootMeanSquare
+from quintet.core.convolution import DepthwiseConvolution
 from quintet.core.errors import QuintetError
+from quintet.core.records import build
 
 
 def error(found, expected):
@@ -90,3 +95,48 @@ def test_without_causality_there_is_no_state():
     assert not layer.streaming
     with pytest.raises(QuintetError, match="only with causal=True"):
         layer.step(torch.zeros(1, 32))
+
+
+def test_normalizer_and_value_convolution_are_where_they_belong():
+    """RMS over all heads together of the sums, plus a convolution of the real values that is written out by loops."""
+    torch.manual_seed(0)
+    layer = LinearAttention(
+        8, 2, F.elu, normalizer=DivideByRootMeanSquare, value_convolution=partial(DepthwiseConvolution, kernel_size=3)
+    ).double()
+    x, mask = torch.randn(2, 3, 4, 8, dtype=torch.float64), torch.rand(2, 3, 4) < 0.7
+    query, key, value = layer.qkv(x).unflatten(-1, (3, 2, 4)).unbind(3)
+    key, values = F.elu(key) * mask[..., None, None], value * mask[..., None, None]
+    sums = torch.einsum("bxyhf,bijhf,bijhd->bxyhd", F.elu(query), key, value).flatten(3)
+    expected = sums / (sums.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    weight, bias = layer.value_convolution.convolution.weight, layer.value_convolution.convolution.bias
+    padded = torch.zeros(2, 5, 6, 8, dtype=torch.float64)
+    padded[:, 1:4, 1:5] = values.flatten(3)
+    for row in range(3):
+        for column in range(3):
+            expected = expected + padded[:, row : row + 3, column : column + 4] * weight[:, 0, row, column]
+    assert error(layer(x, mask)[mask], layer.proj(expected + bias)[mask]) < 1e-12
+
+
+def test_causal_attention_refuses_a_convolution_over_values():
+    with pytest.raises(QuintetError, match=r"DepthwiseConvolution looks at later tokens.*causal=True"):
+        LinearAttention(8, causal=True, value_convolution=partial(DepthwiseConvolution, rank=1))
+
+
+def test_the_convolution_decides_the_rank_and_its_size_is_checked():
+    with pytest.raises(QuintetError, match=r"\(batch, height, width, 8\); got \(1, 3, 8\)"):
+        LinearAttention(8, value_convolution=DepthwiseConvolution)(torch.zeros(1, 3, 8))
+    with pytest.raises(QuintetError, match="odd kernel_size and a rank of 1 to 3; got 4 and 2"):
+        DepthwiseConvolution(8, kernel_size=4)
+
+
+def test_weights_of_earlier_checkpoints_fit():
+    """The default has the tensors that it had when its feature map was a function, under which checkpoints know it."""
+    names = {"qkv.weight", "qkv.bias", "proj.weight", "proj.bias"}
+    earlier = {"class_path": "quintet.core.attention.linear.LinearAttention", "partial": True}
+    earlier["init_args"] = {"feature_map": {"function": "quintet.core.attention.linear.elu_plus_one"}}
+    torch.manual_seed(0)
+    layer, x = LinearAttention(16), torch.randn(1, 5, 16)
+    restored = build(earlier)(16)
+    assert set(layer.state_dict()) == set(restored.state_dict()) == names
+    restored.load_state_dict(layer.state_dict())
+    assert torch.equal(restored(x), layer(x))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from quintet.cli import main
 from quintet.core.errors import QuintetError
 from quintet.core.pretrained import find_weights, load_weights
 from quintet.core.registry import create_model, model_entry
@@ -80,6 +81,15 @@ def test_terms_are_accepted_or_nothing_is_loaded(published):
     assert "licence of the weights: NXAI Community License" in str(load_weights(model, published, accept_license=True))
     with pytest.raises(QuintetError, match=complaint):  # before anything is downloaded
         find_weights("NX-AI/TiRex", model_entry("tirex").pretrained, "tirex")
+
+
+def test_terms_are_accepted_in_a_pull_and_in_what_it_prints_next(published, capsys):
+    assert main(["pull", "tirex", str(published)]) == 1
+    assert "say so with accept_license=true (in a run: model.accept_license=true)" in capsys.readouterr().err
+    assert main(["pull", "tirex", str(published), "accept_license=true"]) == 0
+    *_, following = capsys.readouterr().out.splitlines()
+    assert following.startswith("next: quintet fit experiment=timeseries/finetune data.path=FILE ")
+    assert following.endswith(f"model.backbone=timeseries/tirex model.pretrained={published} model.accept_license=true")
 
 
 def test_a_folder_as_the_hub_lays_it_out(published, tmp_path):

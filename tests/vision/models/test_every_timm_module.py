@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from quintet.core.errors import QuintetError
+from quintet.core.network import said
+from quintet.core.networks import build_network
 from quintet.core.optim.parameter_groups import parameter_groups
-from quintet.vision.backbones import build_backbone, layer_groups_of
+from quintet.vision.backbones import IMAGES
 from quintet.vision.models.timm_maps import TimmMaps
 
 pytestmark = pytest.mark.slow
@@ -34,8 +36,8 @@ def test_every_module_is_in_the_list():
 def step(row, size):
     """A classifier after one step of training, with layers that learn at rates of their own."""
     name, arguments = f"timm:{row['model']}", json.loads(row["arguments"])
-    network = build_backbone(name, 3, 3, arguments).train()
-    groups = parameter_groups(network, 1e-3, 0.05, layer_groups_of(network, name), 0.8)
+    network = build_network(name, IMAGES, {"num_classes": 3, "in_channels": 3}, arguments).train()
+    groups = parameter_groups(network, 1e-3, 0.05, said(network, "layer_groups")(), 0.8)
     optimizer = torch.optim.AdamW(groups, lr=1e-3)
     side = size or network.pretrained_cfg["input_size"][1]
     logits = network(torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)))

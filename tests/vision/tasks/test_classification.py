@@ -12,8 +12,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_ac
 from torch import nn
 from torch.nn import functional as F
 
-from quintet.core.attention import LinearAttention
+from quintet.core.attention import HedgehogFeatures, LinearAttention
+from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
+from quintet.core.records import build_node
 from quintet.core.task import load_task
 from quintet.vision import Digits, ImageClassifier, ImageFolder
 from quintet.vision.data.images import ImageDescription, ImageSample
@@ -323,3 +325,12 @@ class Stop(L.Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def test_a_mixer_given_by_its_name_is_remembered_by_it():
+    task = made(backbone=TINY, mixer="hedgehog")
+    assert type(task.network.encoder.blocks[0].mixer.feature_map) is HedgehogFeatures
+    restored = build_node(description_of(task), ImageClassifier, {}, "here")
+    assert restored.mixer == "hedgehog"
+    with pytest.raises(QuintetError, match="no mixer is called 'hedgheog'; nearest: hedgehog"):
+        made(backbone=TINY, mixer="hedgheog")
