@@ -27,6 +27,7 @@ from torchmetrics import MetricCollection
 from .aside import listening, told_within
 from .data import DataModule
 from .described import Described, description_of, to_json
+from .encoder import keep_inputs_only
 from .errors import QuintetError, nearest
 from .export import Deployable
 from .finite import TOGETHER, LossWatch, MeanLoss, failed, not_finite, refuse_not_finite
@@ -91,6 +92,8 @@ class Task(Described, L.LightningModule):
         lora_targets: wildcards of names of weights to adapt, e.g. "network.encoder.*"; None adapts all that can be.
         lora_also: wildcards of parameters that learn beside adapters; None means the head (`head_keys` of a network).
         compile: run the network through torch.compile.
+        gradient_checkpointing: in training keep only the inputs of blocks and compute the rest again going back: a
+            third more time for a fraction of the memory.
     """
 
     description_type: ClassVar[type]
@@ -118,6 +121,7 @@ class Task(Described, L.LightningModule):
         lora_targets: list[str] | None = None,
         lora_also: list[str] | None = None,
         compile: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         for name, value, low, high in (
@@ -150,6 +154,7 @@ class Task(Described, L.LightningModule):
         self.lora_rank = lora_rank
         self.lora_arguments = (lora_alpha, lora_targets, lora_also)
         self.compile_network = compile
+        self.keep_inputs_only = gradient_checkpointing
         self.description: Any = None
         self._frozen_for: int | None = None  # the epoch for which parameters were last frozen or freed
         self.origin: LoadReport | None = None  # of the first weights, where they were not random
@@ -235,6 +240,8 @@ class Task(Described, L.LightningModule):
             alpha, targets, also = self.lora_arguments
             adapt(self, self.lora_rank, alpha, targets, self.head_patterns() if also is None else also)
         self._freeze(0)
+        if self.keep_inputs_only:
+            keep_inputs_only(self)
         if self.compile_network:
             for network in self.children():
                 if any(True for _ in network.parameters()):

@@ -7,11 +7,13 @@ functions; with `-m interpreter` and TRITON_INTERPRET=1 the Triton kernels and t
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils.checkpoint import checkpoint
 
 from quintet.kernels import list_specs
 from quintet.kernels._runtime import INTERPRETING, Backends
@@ -54,6 +56,19 @@ def test_reference_gradients_agree_with_finite_differences(spec: OpSpec, case: s
 @pytest.mark.parametrize(("spec", "case"), CASES)
 def test_torch_form_agrees_with_reference(spec: OpSpec, case: str, layout: str) -> None:
     assert_close(spec, "torch", case, torch.float32, layout)
+
+
+def assert_checkpointable(spec: OpSpec, case: str, backend: str) -> None:
+    """Under gradient checkpointing what was saved can be read once."""
+    function = partial(checkpoint, partial(spec.function, backend=backend), use_reentrant=False)
+    found = errors(spec, function, case, torch.float32)
+    tolerance = spec.tolerance(backend, torch.float32)
+    assert all(error <= tolerance for error in found.values()), found
+
+
+@pytest.mark.parametrize(("spec", "case"), CASES)
+def test_torch_form_under_checkpointing(spec: OpSpec, case: str) -> None:
+    assert_checkpointable(spec, case, "torch")
 
 
 @pytest.mark.parametrize(("spec", "case"), LARGE)
@@ -248,6 +263,13 @@ def poisoned_memory(monkeypatch):
 @pytest.mark.parametrize(("spec", "case"), KERNELS)
 def test_kernels_agree_with_reference(spec: OpSpec, case: str, dtype: torch.dtype, layout: str) -> None:
     assert_close(spec, "triton", case, dtype, layout)
+
+
+@pytest.mark.interpreter
+@interpreted
+@pytest.mark.parametrize("spec", [spec for spec in SPEC if spec.values[0].backends.triton is not None])
+def test_kernels_under_checkpointing(spec: OpSpec) -> None:
+    assert_checkpointable(spec, next(iter(spec.cases)), "triton")
 
 
 @pytest.mark.interpreter

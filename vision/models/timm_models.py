@@ -15,6 +15,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.encoder import keep_inputs_only
 from ...core.errors import QuintetError
 from ...core.optim.parameter_groups import not_decayed
 from ...core.position.learned import resample_position
@@ -270,7 +271,7 @@ class TimmModel(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        assert not enable, "quintet's models have no gradient checkpointing"
+        keep_inputs_only(self.network, enable)
 
 
 class _Maps(nn.Module):
