@@ -13,6 +13,7 @@ from .mixer import Mixer
 from .network import said
 from .networks import Kind
 from .pretrained import LoadReport
+from .registry import mixer_factory
 from .task import Task
 
 
@@ -49,6 +50,8 @@ class NetworkTask(Task):
         networks.refuse_built(backbone)
         self.backbone = backbone
         self.backbone_arguments = dict(backbone_arguments or {})
+        if isinstance(mixer, str):
+            mixer_factory(mixer)  # complains of a name that no mixer has before any data is read
         self.mixer = mixer
         self.pretrained = pretrained
         self.accept_license = accept_license
