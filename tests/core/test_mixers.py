@@ -167,6 +167,19 @@ def test_padding_changes_nothing(name, variant, data):
 
 
 @every_mixer
+def test_packed_sequences_are_what_each_is_alone(name, variant):
+    mixer = build(name, variant)
+    lengths = [5, 1, 0, 7]
+    x, borders = tokens(13, ()), torch.tensor([0, *lengths]).cumsum(0)
+    if not mixer.padding_invariant or 1 not in mixer.grid_ranks:
+        with pytest.raises(QuintetError, match=type(mixer).__name__):
+            mixer.forward_packed(x, borders)
+        return
+    alone = torch.cat([mixer(part[None])[0] for part in x.split(lengths) if len(part)])
+    assert error(mixer.forward_packed(x, borders), alone) < 1e-5
+
+
+@every_mixer
 def test_padding_in_front_changes_nothing(name, variant):
     """Whatever biases say at masked tokens does not reach the real ones behind them."""
     mixer = build(name, variant)
