@@ -68,6 +68,20 @@ def test_repeated_is_the_block_again_and_again():
     assert sum(p.numel() for p in encoder.parameters()) == sum(
         p.numel() for p in Encoder(16, 1, norm=RMSNorm, layer_scale=0.5).parameters()
     )
+
+    class Counting(nn.Module):
+        takes = frozenset({"count"})
+
+        def __init__(self, dim):
+            super().__init__()
+
+        def forward(self, x, count=0):
+            return x * (count + 1), {"count": count + 1}
+
+    changing = Repeated(16, Counting, times=3, feedforward=None, norm=lambda _: nn.Identity())
+    y, changes = changing(x, count=1)  # x + 2x, then three more of it, then four
+    assert error(y, x * 3 * 4 * 5) < 1e-6
+    assert changes == {"count": 4}
     with pytest.raises(QuintetError, match="at least once"):
         Repeated(16, times=0)
 

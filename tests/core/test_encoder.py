@@ -253,6 +253,14 @@ def test_a_scan_of_two_halves_is_the_whole(placement):
         Encoder(16, 1).scan(x.float())
 
 
+def test_the_last_block_computes_first_tokens_alone():
+    encoder, lengths = Encoder(32, 2), []
+    for block in encoder.blocks:
+        block.feedforward.register_forward_pre_hook(lambda _, tokens: lengths.append(tokens[0].shape[1]))
+    encoder(torch.randn(1, 9, 32), queries=2)
+    assert lengths == [9, 2]
+
+
 class Saved:
     """Numbers that torch keeps for the way back."""
 
