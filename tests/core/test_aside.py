@@ -41,7 +41,7 @@ def test_layers_get_what_they_take_and_nothing_else():
             return mask, bias
 
     given = {"mask": 1, "bias": None, "edges": 3}
-    assert run(Taking(), 0, given) == (1, None)
+    assert run(Taking(), torch.zeros(1), given) == (1, None)
     x = torch.randn(2, 3)
     assert run(nn.Identity(), x, given) is x
 
