@@ -174,9 +174,9 @@ class ProbSparseAttention(Mixer):
         self,
         query: Float[Tensor, "batch heads time head_dim"],
         key: Float[Tensor, "batch heads time head_dim"],
-        value: Float[Tensor, "batch heads time head_dim"],
+        value: Float[Tensor, "batch heads time width"],
         real: Int[Tensor, " batch"] | None,
-    ) -> Float[Tensor, "batch heads time head_dim"]:
+    ) -> Float[Tensor, "batch heads time width"]:
         """Attention of the active queries, put in place of what all others get."""
         length = query.shape[2]
         places = torch.arange(length, device=query.device)

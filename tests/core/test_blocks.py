@@ -206,7 +206,7 @@ def test_a_decoder_is_its_formula(rank):
 
 
 def test_drop_path_falls_towards_the_finest_stage():
-    decoder = StagedDecoder((8, 16, 32), (2, 2), drop_path=0.3, feedforward=partial(Mlp, ratio=1))
+    decoder = StagedDecoder((8, 16, 32), (2, 2), drop_path=0.3, feedforward=partial(Mlp, ratio=1.0))
     rates = [block.drop_path.rate for stage in decoder.stages for block in stage.blocks]
     assert rates == pytest.approx([0.1, 0.0, 0.3, 0.2])
     assert all(isinstance(block, Block) for block in decoder.stages[0].blocks)
