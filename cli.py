@@ -37,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"quintet {__version__}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    _write_what_can_be_written()
     _note_warnings()
     try:
         if "-h" in rest or "--help" in rest:
-            from .core.help import help_of
+            from .core.run.help import help_of
 
             print(help_of(verb, _take_option(rest, "--config-dir")[0]))
             return 0
@@ -52,19 +53,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("QUINTET_DEBUG") == "1":
             raise
-        from .core.console import printable
         from .core.errors import one_line
+        from .core.writing.console import printable
 
         print(f"error: {printable(one_line(error))}", file=sys.stderr)
         return 1
+
+
+def _write_what_can_be_written() -> None:
+    """Lets question marks stand for what a terminal that knows ASCII alone cannot show; no run ends by it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and (stream.encoding or "").lower().replace("-", "") != "utf8":
+            stream.reconfigure(errors="replace")
 
 
 def _note_warnings() -> None:
     """Prints what quintet itself warns of as one note, without the place in its code."""
     import warnings
 
-    from .core.console import printable
     from .core.errors import QuintetWarning
+    from .core.writing.console import printable
 
     others = warnings.showwarning
 
@@ -104,14 +112,14 @@ def run(verb: str, arguments: list[str]) -> int:
     """Composes and runs one verb of the Lightning CLI, or a sweep of it."""
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if "-m" in arguments or "--multirun" in arguments:
-        from .core.sweep import sweep
+        from .core.run.sweep import sweep
 
         return sweep(verb, [argument for argument in arguments if argument not in ("-m", "--multirun")], config_dir)
     if any(argument.startswith("--") and argument != "--cfg" for argument in arguments):
         from .core.errors import QuintetError
-        from .core.own_code import let_in_own_code
-        from .core.runner import Runner
-        from .core.yaml_files import check_configurations
+        from .core.run.own_code import let_in_own_code
+        from .core.run.runner import Runner
+        from .core.run.yaml_files import check_configurations
 
         if config_dir:
             raise QuintetError("--config-dir goes with options given as key=value, not with --config and --key value")
@@ -119,7 +127,7 @@ def run(verb: str, arguments: list[str]) -> int:
         let_in_own_code([*arguments, *_configurations(arguments)])
         Runner(arguments=[verb, *arguments])
         return 0
-    from .core.runner import run_composed
+    from .core.run.runner import run_composed
 
     run_composed(verb, [item for item in arguments if item != "--cfg"], config_dir, show="--cfg" in arguments)
     return 0
@@ -156,8 +164,8 @@ def list_names(arguments: list[str]) -> None:
 
     from rich.table import Table
 
-    from .core.console import Console
     from .core.errors import QuintetError, nearest
+    from .core.writing.console import Console
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     kinds = ("models", "mixers", "experiments", "data")
@@ -166,19 +174,14 @@ def list_names(arguments: list[str]) -> None:
         raise QuintetError(f"nothing to list is called '{kind}'; {nearest(kind, kinds)}")
     table = Table(title=f"{kind} matching {pattern}" if pattern != "*" else kind)
     if kind == "models":
-        import torch
+        from .core.catalogue import ModelRow, listed_models
 
-        from .core import registry
-
-        for column in ("name", "parameters", "pretrained", "what"):
+        for column in ModelRow._fields:
             table.add_column(column, justify="right" if column == "parameters" else "left")
-        for name in registry.list_models(pattern):
-            entry = registry.model_entry(name)
-            with torch.device("meta"):
-                count = registry.count_parameters(entry.build())
-            table.add_row(name, f"{count / 1e6:.2f} M", "\n".join(entry.pretrained) or "-", entry.summary)
+        for row in listed_models(pattern):
+            table.add_row(*row._replace(pretrained=row.pretrained.replace(" ", "\n")))
     elif kind == "mixers":
-        from .core import registry
+        from .core.weights import registry
 
         for column in ("name", "grids", "causal", "streaming", "subquadratic", "what"):
             table.add_column(column)
@@ -188,9 +191,9 @@ def list_names(arguments: list[str]) -> None:
                 str(sorted(mixer.grid_ranks)),
                 *("yes" if f else "-" for f in (mixer.causal, mixer.streaming, mixer.subquadratic)),
             ]
-            table.add_row(name, *flags, (mixer.__doc__ or "").strip().split("\n")[0])
+            table.add_row(name, *flags, registry.mixer_summary(name))
     else:
-        from .core import composition
+        from .core.run import composition
 
         group = {"experiments": "experiment", "data": "data"}[kind]
         for column in ("name", "what"):
@@ -206,11 +209,11 @@ def list_names(arguments: list[str]) -> None:
 
 def pull(arguments: list[str]) -> None:
     """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
-    from .core.console import Console
     from .core.errors import QuintetError
-    from .core.network import said
-    from .core.pretrained import find_weights, load_weights
-    from .core.registry import model_entry, stored_arguments
+    from .core.weights.network import said
+    from .core.weights.pretrained import find_weights, load_weights
+    from .core.weights.registry import model_entry, stored_arguments
+    from .core.writing.console import Console
 
     terms = "accept_license=true"
     names = [word for word in arguments if word != terms]
@@ -238,9 +241,9 @@ def inspect_data(arguments: list[str]) -> int:
     """
     from rich.table import Table
 
-    from .core.console import Console
     from .core.errors import QuintetError
-    from .core.inspection import build_data
+    from .core.run.inspection import build_data
+    from .core.writing.console import Console
 
     config_dir, arguments = _take_option(arguments, "--config-dir")
     if not arguments or "=" in arguments[0]:
@@ -272,7 +275,7 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
     """Saves figures into a folder, by default a new one named after the data; overwrites nothing."""
     from itertools import chain, count
 
-    from .core.files import refuse_existing, written_whole
+    from .core.writing.files import refuse_existing, written_whole
 
     for name, figure in pictures:
         if folder is None:
@@ -288,9 +291,9 @@ def _written(pictures: Iterable[tuple[str, Any]], folder: Path | None, source: P
 
 def show(arguments: list[str]) -> None:
     """Prints what a checkpoint says of itself."""
-    from .core.console import Console
     from .core.errors import QuintetError
-    from .core.show import show_checkpoint
+    from .core.run.show import show_checkpoint
+    from .core.writing.console import Console
 
     path, _, options = _of_checkpoint("show", arguments)
     if options:
@@ -300,8 +303,8 @@ def show(arguments: list[str]) -> None:
 
 def export(arguments: list[str]) -> None:
     """Writes the task of a checkpoint as one file that other programs run, and says how it was verified."""
-    from .core.console import Console
-    from .core.export import export_checkpoint
+    from .core.run.export import export_checkpoint
+    from .core.writing.console import Console
 
     path, trusted, options = _of_checkpoint("export", arguments)
     console = Console(soft_wrap=True, markup=False)
@@ -311,11 +314,11 @@ def export(arguments: list[str]) -> None:
 
 def _of_checkpoint(verb: str, arguments: list[str]) -> tuple[Path, list[str], dict[str, Any]]:
     """What a command on a checkpoint alone was given: its path, the trusted packages, and the other options."""
-    from .core.configuration import find_checkpoint
     from .core.errors import QuintetError
-    from .core.overrides import value_of
-    from .core.own_code import let_in_own_code
-    from .core.run_options import packages
+    from .core.run.configuration import find_checkpoint
+    from .core.run.overrides import value_of
+    from .core.run.own_code import let_in_own_code
+    from .core.run.run_options import packages
 
     options = {}
     for argument in arguments:
@@ -337,9 +340,9 @@ def bench(arguments: list[str]) -> None:
     """Times the kernels' operations against their floor, their reference, the compiler and installed peers."""
     from jsonargparse import ArgumentParser
 
-    from .core.bench import bench_kernels
-    from .core.composition import check_arguments, split_options
+    from .core.bench.operations import bench_kernels
     from .core.errors import QuintetError
+    from .core.run.composition import check_arguments, split_options
 
     if not arguments or arguments[0] != "kernels":
         raise QuintetError("quintet bench kernels [operation ...] [dtype=bfloat16] [compile=false] [output=FOLDER]")
@@ -351,4 +354,6 @@ def bench(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # as in __main__.py
     sys.exit(main())

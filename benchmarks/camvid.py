@@ -35,7 +35,7 @@ if __name__ == "__main__":
     parser.add_argument("root", type=Path, help="the folder with train/, trainannot/, ...")
     parser.add_argument("overrides", nargs="*", help="options of the experiment, key=value")
     options = parser.parse_args()
-    from quintet.core.runner import run_composed
+    from quintet.core.run.runner import run_composed
 
     with tempfile.TemporaryDirectory() as folder:
         run_composed(

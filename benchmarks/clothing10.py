@@ -62,7 +62,7 @@ class Clock(L.Callback):
 
 
 def run(root: Path, folder: Path, overrides: list[str], skipped: int = 0):
-    from quintet.core.runner import run_composed
+    from quintet.core.run.runner import run_composed
 
     runner = run_composed(
         "fit",

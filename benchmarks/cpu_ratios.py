@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from quintet.core.bench import processor_name
+from quintet.core.bench.operations import processor_name
 from quintet.core.bench_peers import masked_segment_attention, tirex_slstm
 from quintet.kernels._runtime import TRITON_VERSION
 from quintet.kernels._spec import OpSpec, benchmark, list_specs

@@ -32,7 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from quintet.core.bench import processor_name
+from quintet.core.bench.operations import processor_name
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.models import ITransformer
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from turns import report, take_turns
 
-from quintet.core.pretrained import load_weights
+from quintet.core.weights.pretrained import load_weights
 from quintet.timeseries.models import Informer
 
 CONTEXT, HORIZON, CHANNELS, FEATURES, FACTOR = 48, 24, 7, 4, 3

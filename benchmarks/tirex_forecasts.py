@@ -18,7 +18,7 @@ import torch
 from tirex.models.tirex import TiRexZero
 from torch import nn
 
-from quintet.core.registry import create_model
+from quintet.core.weights.registry import create_model
 
 BLOCKS = {"all_slstm": True, "embedding_dim": 512, "num_blocks": 12, "num_heads": 4, "return_last_states": True}
 SIZES = {

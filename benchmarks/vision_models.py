@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from turns import take_turns
 
-from quintet.core.attention import NeighborhoodAttention, neighborhood
-from quintet.core.pretrained import load_weights
+from quintet.core.attention import NeighborhoodAttention
+from quintet.core.attention.local import neighborhood
+from quintet.core.weights.pretrained import load_weights
 from quintet.kernels.neighborhood_attention import neighborhood_attention
 from quintet.vision.models.nat import nat_mini
 from quintet.vision.models.segformer import mit_b0

@@ -36,8 +36,9 @@ print(explain("rms_norm", x, weight))  # each backend, and why it does not serve
 
 {ratios}
 
-`quintet bench kernels [operation ...]` times every operation and the published implementations that are installed
-(`quintet.core.bench_peers`) against the floor of the machine, and writes a table and a picture.
+`quintet bench kernels [operation ...]` times every operation and, from a checkout of the repository, the published
+implementations that are installed (`benchmarks/peers.py`) against the floor of the machine, and writes a table and a
+picture.
 
 ## On a GPU
 

@@ -1,9 +1,11 @@
 """Errors a person is meant to read: what is wrong, where, and what to do, in one or two lines."""
 
+import importlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 _VERBS = ("fit", "validate", "test", "predict")  # the Lightning CLI puts them before the keys it complains of
 
@@ -45,6 +47,24 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     if len(choices) <= 12:
         return "choices: " + (", ".join(choices) or "none")
     return f"{len(choices)} choices, none of them close"
+
+
+def import_class(class_path: Any, where: str) -> Any:
+    """The class or function at a dotted path, None for a bare name. Raises QuintetError naming `where` it stood."""
+    if not isinstance(class_path, str):
+        raise QuintetError(f"{where}: {class_path!r} is no class; give its dotted path")
+    module_path, _, name = class_path.rpartition(".")
+    if not module_path:
+        return None  # a bare class name: jsonargparse finds it among the subclasses of the argument's type
+    try:
+        module = importlib.import_module(module_path)
+    except ImportError as error:
+        raise QuintetError(f"{where}: cannot import {module_path} for {class_path}: {error}") from error
+    if not hasattr(module, name):
+        raise QuintetError(
+            f"{where}: {module_path} has no {name}; {nearest(name, [n for n in dir(module) if n[0] != '_'])}"
+        )
+    return getattr(module, name)
 
 
 def one_line(error: BaseException) -> str:
@@ -118,8 +138,6 @@ _WORDS = (
 
 def _option_error(text: str) -> str:
     """The innermost complaint of a jsonargparse error, with the full key it is about."""
-    from .composition import import_class
-
     keys = re.findall(r'[Pp]arser key "([\w.]+)"', text)
     key = ".".join(
         dict.fromkeys(part for item in keys for part in item.split(".") if part not in ("init_args", *_VERBS))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .errors import QuintetError
@@ -29,7 +29,12 @@ class Mixer(nn.Module):
         streaming: has `scan` and `step`, which carry a state along a sequence.
         padding_invariant: masked tokens appended at the end of the first grid axis change nothing at real tokens.
         continuous: close inputs give close outputs; not so where tokens are chosen by rank, which rounding may turn.
-        takes_queries: `forward` takes `queries`, a number of first tokens of a sequence, and returns no others.
+        takes: what `forward` wants beside the tokens, by name; see `quintet.core.aside`. With "queries", a number of
+            first tokens of a sequence, it returns no others.
+        tells: what it can say aside: "weights" (`AttentionWeights`), "loss".
+        drawn_by_networks: image networks draw its linear layers as their own (`initialise_linear_layers`), as the
+            authors of softmax attention do; other mechanisms may rely on how they start.
+        plans_grid: an exported graph takes the size of grid alone that it was traced with.
         variants: constructor arguments of further configurations the property tests run.
     """
 
@@ -39,7 +44,10 @@ class Mixer(nn.Module):
     streaming: bool = False
     padding_invariant: bool = True
     continuous: bool = True
-    takes_queries: ClassVar[bool] = False
+    takes: frozenset[str] = frozenset({"mask"})
+    tells: frozenset[str] = frozenset()
+    drawn_by_networks: ClassVar[bool] = False
+    plans_grid: ClassVar[bool] = False
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
 
     dim: int
@@ -49,6 +57,19 @@ class Mixer(nn.Module):
     ) -> Float[Tensor, "batch *grid dim"]:
         """Mixes the tokens of `x`; `mask` is True where a token is real."""
         raise NotImplementedError
+
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+    ) -> Any:
+        """`forward` of sequences or graphs that stand one after another, `cu_seqlens` holding 0 and where each ends.
+
+        Equal to that of the padded tokens, which is also how it is computed unless a mixer has a way of its own.
+        """
+        if not self.padding_invariant:
+            raise QuintetError(
+                f"{type(self).__name__} depends on how much its sequences are padded: it takes no packed ones"
+            )
+        return call_padded(self, tokens, cu_seqlens, **given)
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: Any = None
@@ -78,6 +99,58 @@ class Mixer(nn.Module):
             raise QuintetError(f"{name} got a mask shaped {tuple(mask.shape)}; these tokens need {tuple(x.shape[:-1])}")
 
 
+class SequenceMixer(Mixer):
+    """A mixer that goes along a sequence with a state: a subclass writes `recur`, and has `forward`, `scan` and `step`.
+
+    Grids are read in raster order.
+
+    Attributes:
+        passes_over: masked tokens are passed over, as if they were not there: `recur` is never given a mask. Without,
+            they keep their place in time, and `recur` sees to it that they leave the state as it is.
+    """
+
+    causal = True
+    subquadratic: ClassVar[bool] = True
+    streaming = True
+    passes_over: ClassVar[bool] = False
+
+    def recur(
+        self, x: Float[Tensor, "batch time dim"], state: Any, mask: Bool[Tensor, "batch time"] | None = None
+    ) -> tuple[Float[Tensor, "batch time dim"], Any]:
+        """Output of a stretch of a sequence and the state after it; `state` is None at the start, masked x is zero."""
+        raise NotImplementedError
+
+    def forward(
+        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
+    ) -> Float[Tensor, "batch *grid dim"]:
+        self.check_tokens(x, mask)
+        if self.passes_over:
+            return mix_real_tokens(lambda tokens: self.recur(tokens, None)[0], x, mask)
+        tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
+        y, _ = self.recur(tokens, None, flat_mask)
+        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+
+    def scan(
+        self, x: Float[Tensor, "batch time dim"], state: Any = None
+    ) -> tuple[Float[Tensor, "batch time dim"], Any]:
+        self.check_tokens(x)
+        return self.recur(x, state)
+
+    def split_width(self, what: str, **factor: float) -> int:
+        """Width of all heads of `what`, e.g. `split_width("keys", key_factor=0.5)`: `dim` times the factor, rounded.
+
+        Raises QuintetError where `num_heads` heads cannot share it evenly.
+        """
+        ((name, value),) = factor.items()
+        width = round(self.dim * value)
+        if width < 1 or width % self.num_heads:
+            raise QuintetError(
+                f"{type(self).__name__}(dim={self.dim}, {name}={value}) has {what} of width {width}, which cannot be "
+                f"split into num_heads={self.num_heads}"
+            )
+        return width
+
+
 def mask_tokens(
     x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None
 ) -> Float[Tensor, "batch *grid dim"]:
@@ -99,21 +172,65 @@ def unflatten_grid(
     return x.unflatten(1, tuple(grid))
 
 
+def pack_real_tokens(
+    mix: Callable[[Tensor, Tensor | None], Tensor],
+    x: Float[Tensor, "batch *grid dim"],
+    mask: Bool[Tensor, "batch *grid"] | None,
+) -> Float[Tensor, "batch *grid dim"]:
+    """`mix` over the tokens in raster order, the real ones of each sample in front; zero at the masked.
+
+    `mix` maps sequences (batch, tokens, dim) and their mask, True at the first tokens of each, to sequences; it need
+    not be causal. Layers that pool or cut a sequence by position then see the same places wherever masked tokens stood.
+    """
+    tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
+    if flat_mask is None:
+        return unflatten_grid(mix(tokens, None), x.shape[1:-1])
+    order = (~flat_mask).to(torch.uint8).argsort(dim=1, stable=True)
+    packed = tokens.gather(1, order.unsqueeze(-1).expand_as(tokens))
+    y = mix(packed, flat_mask.gather(1, order))
+    y = y.gather(1, order.argsort(dim=1).unsqueeze(-1).expand_as(tokens))
+    return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+
+
 def mix_real_tokens(
     recur: Callable[[Tensor], Tensor], x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None
 ) -> Float[Tensor, "batch *grid dim"]:
     """`recur` over the tokens in raster order as if the masked ones were not there; zero at those.
 
     `recur` is causal and maps sequences (batch, tokens, dim) to such: it is given the real tokens of each sample in
-    order and the masked after them, where they change nothing.
+    order and the masked after them, where they change nothing. What is not causal wants `pack_real_tokens`.
     """
-    tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
-    if flat_mask is None:
-        return unflatten_grid(recur(tokens), x.shape[1:-1])
-    order = (~flat_mask).to(torch.uint8).argsort(dim=1, stable=True)
-    packed = tokens.gather(1, order.unsqueeze(-1).expand_as(tokens))
-    y = recur(packed).gather(1, order.argsort(dim=1).unsqueeze(-1).expand_as(tokens))
-    return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+    return pack_real_tokens(lambda tokens, _: recur(tokens), x, mask)
+
+
+def pad_packed(
+    tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
+    """Packed sequences as a padded batch and its mask; `x[mask]` undoes it."""
+    lengths = cu_seqlens.diff()
+    mask = torch.arange(int(lengths.max()), device=tokens.device) < lengths.unsqueeze(-1)
+    x = tokens.new_zeros(*mask.shape, tokens.shape[-1])
+    return x.masked_scatter(mask.unsqueeze(-1), tokens), mask
+
+
+def places_in_sequences(cu_seqlens: Int[Tensor, " boundaries"], tokens: int) -> Int[Tensor, " tokens"]:
+    """How many tokens of its own sequence stand before each packed token."""
+    starts = cu_seqlens[:-1].repeat_interleave(cu_seqlens.diff(), output_size=tokens)
+    return torch.arange(tokens, device=cu_seqlens.device) - starts
+
+
+def first_tokens(cu_seqlens: Int[Tensor, " boundaries"], tokens: int) -> Bool[Tensor, " tokens"]:
+    """Which packed tokens are the first of their sequence."""
+    return places_in_sequences(cu_seqlens, tokens) == 0
+
+
+def call_padded(
+    layer: Callable[..., Any], tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+) -> Any:
+    """`layer(x, mask=mask, **given)` of the padded tokens, packed again; changes it returns stay padded."""
+    x, mask = pad_packed(tokens, cu_seqlens)
+    result = layer(x, mask=mask, **given)
+    return (result[0][mask], result[1]) if isinstance(result, tuple) else result[mask]
 
 
 def resolve_num_heads(dim: int, num_heads: int | None) -> int:

@@ -278,10 +278,14 @@ def _known_bad(operation: str, device: torch.device) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # Dynamo runs it once while tracing instead of breaking the graph
 @functools.cache
 def _log_once(message: str) -> None:
     _logger.warning(message)
+
+
+# What torch.compiler.assume_constant_result sets, which would import Dynamo (0.8 s): it then runs the function once
+# while tracing instead of breaking the graph.
+_log_once._dynamo_marked_constant = True
 
 
 def import_operations() -> list[ModuleType]:

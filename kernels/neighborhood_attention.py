@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ._runtime import (
@@ -63,6 +63,24 @@ def neighborhood_attention_reference(
     scale: float,
 ) -> Float[Tensor, "batch *grid heads head_dim"]:
     """Gather the window of every query."""
+    settings = (kernel_size, stride, dilation, causal, bias, mask, scale)
+    weights, index, _ = neighborhood_weights(query, key, *settings)
+    v = _widen(value).flatten(1, len(kernel_size))
+    return torch.einsum("bnhw,bnwhd->bnhd", weights, v[:, index]).reshape(query.shape).to(query.dtype)
+
+
+def neighborhood_weights(
+    query: Float[Tensor, "batch *grid heads head_dim"],
+    key: Float[Tensor, "batch *grid heads head_dim"],
+    kernel_size: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    causal: tuple[bool, ...],
+    bias: Float[Tensor, "heads *offsets"] | None,
+    mask: Bool[Tensor, "batch *grid"] | None,
+    scale: float,
+) -> tuple[Float[Tensor, "batch tokens heads window"], Int[Tensor, "tokens window"], Bool[Tensor, "tokens window"]]:
+    """Weights of each query, which key each is of (in raster order), and whether that is in its window at all."""
     grid = query.shape[1:-2]
     keys, inside, offsets = [], [], []
     for length, size, shared, step, only_past in zip(grid, kernel_size, stride, dilation, causal):
@@ -76,17 +94,18 @@ def neighborhood_attention_reference(
 
     tokens = math.prod(grid)
     index = _flat_index(keys, grid).reshape(tokens, -1)
-    inside = _outer(inside, torch.logical_and).reshape(tokens, 1, -1)
-    q, k, v = (_widen(tensor).flatten(1, len(grid)) for tensor in (query, key, value))
+    window = _outer(inside, torch.logical_and).reshape(tokens, -1)
+    q, k = (_widen(tensor).flatten(1, len(grid)) for tensor in (query, key))
     scores = torch.einsum("bnhd,bnwhd->bnhw", q * scale, k[:, index])
     if bias is not None:
         offset = _flat_index(offsets, bias.shape[1:]).reshape(tokens, -1)
         scores = scores + _widen(bias).flatten(1)[:, offset].transpose(0, 1)
+    visible = window.unsqueeze(1)
     if mask is not None:
-        inside = inside & mask.flatten(1)[:, index].unsqueeze(2)
-    seen = inside.any(-1, keepdim=True)  # a row of -inf alone would have NaN for its gradient
-    weights = scores.masked_fill(~inside & seen, -torch.inf).softmax(-1).masked_fill(~seen, 0)
-    return torch.einsum("bnhw,bnwhd->bnhd", weights, v[:, index]).reshape(query.shape).to(query.dtype)
+        visible = visible & mask.flatten(1)[:, index].unsqueeze(2)
+    seen = visible.any(-1, keepdim=True)  # a row of -inf alone would have NaN for its gradient
+    weights = scores.masked_fill(~visible & seen, -torch.inf).softmax(-1).masked_fill(~seen, 0)
+    return weights, index, window
 
 
 def neighborhood_attention_torch(

@@ -17,10 +17,10 @@ from torch import nn
 
 from quintet import cli
 from quintet.cli import main
-from quintet.core import registry
-from quintet.core.metrics_file import read_metrics
-from quintet.core.pretrained import Source
-from quintet.core.task import RECORD
+from quintet.core.learning.task import RECORD
+from quintet.core.run.metrics_file import read_metrics
+from quintet.core.weights import registry
+from quintet.core.weights.pretrained import Source
 
 USER = ["--config-dir", "configs"]
 EXECUTABLE = shutil.which("quintet", path=str(Path(sys.executable).parent)) or "quintet"
@@ -311,7 +311,7 @@ def test_weights_of_a_file_are_pulled(small_model, tmp_path, capsys):
 def test_the_licence_of_published_weights_is_said(small_model, tmp_path, capsys, monkeypatch):
     path = tmp_path / "small.safetensors"
     save_file(nn.Linear(2, 2).state_dict(), path)
-    monkeypatch.setattr("quintet.core.pretrained.download", lambda source: path)
+    monkeypatch.setattr("quintet.core.weights.pretrained.download", lambda source: path)
     assert main(["pull", "small"]) == 0
     assert "licence: CC-BY-4.0; not for [commercial] use" in capsys.readouterr().out
 
@@ -329,6 +329,17 @@ def test_without_a_network_a_file_is_asked_for(small_model, tag, capsys, tmp_pat
 def run(*typed):
     """The command in a process of its own, with this one's environment: the number of threads changes results."""
     return subprocess.run([EXECUTABLE, *typed], capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("module", ["quintet", "quintet.cli"])
+def test_the_command_runs_as_a_module_and_nothing_of_the_current_folder_does(tmp_path, module):
+    (tmp_path / "yaml.py").write_text("open('owned', 'w')")
+    (tmp_path / "difflib.py").write_text("open('owned', 'w')")
+    command = [sys.executable, "-m", module, "fitt"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no command is called 'fitt'; nearest: fit" in done.stderr
+    assert not (tmp_path / "owned").exists()
 
 
 def test_a_mistake_is_one_line_and_status_1(toy):

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from quintet.core import composition
+from quintet.core.run import composition
 
 DATA = {"batch_size": 32, "num_workers": 0, "seed": 0}
 IMAGES = {"channels": 3, "augmentation": "medium", "flip": True, "val_fraction": 0.15, "test_fraction": 0.15}

@@ -36,7 +36,7 @@ def commands(document: str) -> list[list[str]]:
 
 def run(document: str, capsys: pytest.CaptureFixture) -> None:
     from quintet.cli import main
-    from quintet.core import run_folder
+    from quintet.core.run import run_folder
 
     for arguments in commands(document):
         with pytest.MonkeyPatch.context() as patch:

@@ -45,9 +45,11 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_every_module_and_every_configuration_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    sources = [REPOSITORY / "__init__.py", REPOSITORY / "cli.py"]
+    sources = [REPOSITORY / name for name in ("__init__.py", "__main__.py", "cli.py")]
     for folder in FOLDERS:
-        sources += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".py", ".yaml", ".typed")]
+        sources += [
+            path for path in (REPOSITORY / folder).rglob("*") if path.suffix in (".py", ".yaml", ".tsv", ".typed")
+        ]
     assert names == {f"quintet/{path.relative_to(REPOSITORY)}" for path in sources}
 
 
@@ -120,9 +122,33 @@ print(*[name for name in ("torch", "lightning") if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize(("kind", "needed"), [("experiments", []), ("mixers", ["torch"]), ("models", ["torch"])])
+@pytest.mark.parametrize(("kind", "needed"), [("experiments", []), ("mixers", ["torch"]), ("models", [])])
 def test_names_are_listed_without_what_only_training_needs(kind, needed):
     assert python(LISTING, kind).splitlines()[-1].split() == needed
+
+
+FIRST_BATCH = """
+import os, sys
+from quintet.core.learning.task import Task
+
+def first_batch(task, batch, index):
+    print(*sys.modules, flush=True)
+    os._exit(0)
+
+Task.training_step = first_batch
+from quintet.cli import main
+main(["fit", "experiment=vision/digits", "trainer.accelerator=cpu"])
+"""
+# What a user who trains a classifier would wait for without any use of it, half a second and more each.
+LATER = {"timm", "sklearn.linear_model", "sklearn.manifold", "statsmodels", "xarray", "pycocotools", "h5py", "zarr"}
+LATER |= {"onnx", "onnxscript", "tensorboard"}
+
+
+def test_training_begins_without_what_only_other_commands_need(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = set(python(FIRST_BATCH, QUINTET_SHAPE_CHECKS="0").splitlines()[-1].split())
+    assert {"torch", "lightning", "quintet"} <= loaded
+    assert not LATER & loaded
 
 
 def test_names_are_found_on_first_use_and_unknown_ones_refused():

@@ -32,7 +32,8 @@ def test_readme_fits_two_screens() -> None:
 @pytest.mark.usefixtures("photos", "scenes", "sales")
 def test_every_command_runs(tmp_path: Path, photos: Path, monkeypatch, capsys) -> None:
     from quintet.cli import main
-    from quintet.core import pretrained, run_folder
+    from quintet.core.run import run_folder
+    from quintet.core.weights import pretrained
 
     weights = tmp_path / "vit_tiny.pth"
     torch.save(timm.create_model("vit_tiny_patch16_224").state_dict(), weights)
@@ -65,7 +66,7 @@ def test_every_command_runs(tmp_path: Path, photos: Path, monkeypatch, capsys) -
 
 def test_python_of_the_readme_runs(tmp_path: Path, monkeypatch) -> None:
     from quintet import create_model
-    from quintet.core import pretrained
+    from quintet.core.weights import pretrained
 
     weights = tmp_path / "vit_tiny.pth"
     reference = timm.create_model("vit_tiny_patch16_224").eval()

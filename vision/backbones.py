@@ -8,13 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from ..core.adaptation.lora import plain_name
 from ..core.errors import QuintetError, first_line, nearest
-from ..core.libraries import Library, library_of, register_library
-from ..core.lora import plain_name
-from ..core.network import said
-from ..core.networks import Kind, build_network, builder_of, load_network, name_of
-from ..core.pretrained import LoadReport, load_pretrained
-from ..core.registry import factory_target
+from ..core.weights.libraries import Library, library_of, register_library
+from ..core.weights.network import said
+from ..core.weights.networks import Kind, build_network, builder_of, load_network, name_of
+from ..core.weights.pretrained import LoadReport, load_pretrained
+from ..core.weights.registry import factory_target
 from .models.decoders import Decoder, SegFormerHead
 from .models.segmentation import FeaturePyramid, SegmentationNetwork, with_pyramid
 from .models.timm_maps import TimmMaps, refuse_loading

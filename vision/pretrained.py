@@ -9,7 +9,7 @@ from math import isqrt
 
 import torch
 
-from ..core.pretrained import Layout, Source, StateDict, stack_projections
+from ..core.weights.pretrained import Layout, Source, StateDict, stack_projections
 
 # Vision Transformer
 

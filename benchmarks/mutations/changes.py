@@ -58,6 +58,9 @@ NAMES = {
     "mean": "sum",
     "sum": "mean",
 }
+# How a picture looks, which is judged by eye: a test could only repeat the number.
+LOOKS = {"alpha", "figsize", "fontsize", "frameon", "handlelength", "hspace", "labelcolor", "labelsize", "layout"}
+LOOKS |= {"linewidth", "linewidths", "markersize", "ncols", "pad", "padding", "wspace", "zorder"}
 
 
 @dataclass(frozen=True)
@@ -243,6 +246,15 @@ def mutations_of(root: Path, path: Path) -> Iterator[Mutation]:
     for start, end, replacement, interpreted in places.found:
         line = source.count(b"\n", 0, start) + 1
         yield Mutation(str(path), line, start, end, replacement, interpreted)
+
+
+def is_a_look(mutation: Mutation, source: bytes) -> bool:
+    """Whether it lies in an argument that says how a picture looks."""
+    places = _Places(source)
+    keywords = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.keyword) and node.arg in LOOKS)
+    spans = [places.span(node) for node in keywords]
+    # A keyword is left out together with the comma beside it.
+    return any(start < mutation.end <= end + 1 for start, end in spans)
 
 
 def changes(mutation: Mutation, source: bytes) -> bool:

@@ -29,7 +29,7 @@ from datetime import date
 from pathlib import Path
 from queue import Queue
 
-from changes import Mutation, changes, mutations_of
+from changes import Mutation, changes, is_a_look, mutations_of
 from noticing import ROOT, groups_of, sources
 
 RUNNER = Path(__file__).with_name("runner.py")
@@ -126,7 +126,10 @@ def room_of(path: Path) -> str:
 
 
 def drawn(seed: int, count: int) -> list[Mutation]:
-    """Mutations that read differently, without those listed as equivalent. Large rooms give more, but not all."""
+    """Mutations that read differently, without those listed as equivalent and of how pictures look.
+
+    Large rooms give more, but not all.
+    """
     with EQUIVALENT.open(newline="") as file:
         listed = {(row["file"], row["before"], row["after"]) for row in csv.DictReader(file, delimiter="\t")}
     rooms: dict[str, list[Mutation]] = {}
@@ -141,7 +144,10 @@ def drawn(seed: int, count: int) -> list[Mutation]:
     while len(kept) < count and any(rooms.values()):
         room = rooms[draw.choices(names, weights)[0]]
         mutation = room.pop() if room else None
-        if mutation and changes(mutation, (ROOT / mutation.file).read_bytes()) and not is_equivalent(mutation, listed):
+        source = (ROOT / mutation.file).read_bytes() if mutation else b""
+        if not mutation or not changes(mutation, source) or is_a_look(mutation, source):
+            continue
+        if not is_equivalent(mutation, listed):
             kept.append(mutation)
     return kept
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...kernels.fft_conv import fft_conv
 from ..errors import QuintetError
 from ..mixer import Mixer, flatten_grid, mask_tokens, unflatten_grid
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 from .short import ShortConvolution
 
 

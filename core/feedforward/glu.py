@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...kernels.glu import Activation, glu
-from ..dropout import Dropout
+from ..regularization.dropout import Dropout
 
 
 class GatedLinearUnit(nn.Module):

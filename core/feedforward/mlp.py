@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..dropout import Dropout
+from ..regularization.dropout import Dropout
 
 
 class Mlp(nn.Module):

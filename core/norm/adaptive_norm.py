@@ -1,7 +1,7 @@
 """A norm whose scale and shift come from a condition, such as a time step or a class."""
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...kernels.modulate import NormKind, modulate
@@ -21,6 +21,8 @@ class AdaptiveNorm(nn.Module):
         kind: "layer" standardizes, "rms" divides by the root mean square.
     """
 
+    takes = frozenset({"condition", "cu_seqlens"})
+
     def __init__(self, dim: int, condition_dim: int | None = None, eps: float = 1e-6, kind: NormKind = "layer") -> None:
         super().__init__()
         self.dim, self.eps, self.kind = dim, eps, kind
@@ -29,10 +31,18 @@ class AdaptiveNorm(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(
-        self, x: Float[Tensor, "batch *grid dim"], condition: Float[Tensor, "batch condition_dim"]
-    ) -> Float[Tensor, "batch *grid dim"]:
+        self,
+        x: Float[Tensor, "_batch *grid dim"],
+        condition: Float[Tensor, "batch condition_dim"],
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
+    ) -> Float[Tensor, "_batch *grid dim"]:
+        """Normalizes; `cu_seqlens` are the borders of the samples where `x` holds them packed, (1, tokens, dim)."""
         shift, scale = self.linear(F.silu(condition)).chunk(2, dim=-1)
-        return modulate(x, scale, shift, self.eps, kind=self.kind)
+        if cu_seqlens is None:
+            return modulate(x, scale, shift, self.eps, kind=self.kind)
+        lengths, tokens = cu_seqlens.diff(), x.shape[1]
+        shift, scale = (part.repeat_interleave(lengths, 0, output_size=tokens) for part in (shift, scale))
+        return modulate(x.transpose(0, 1), scale, shift, self.eps, kind=self.kind).transpose(0, 1)
 
     def extra_repr(self) -> str:
         return f"{self.dim}, eps={self.eps}, kind={self.kind}"

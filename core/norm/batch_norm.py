@@ -21,6 +21,8 @@ class BatchNorm(nn.BatchNorm1d):
         momentum: share of a batch in the running statistics.
     """
 
+    takes = frozenset({"mask"})
+
     def __init__(self, dim: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__(dim, eps, momentum)
 

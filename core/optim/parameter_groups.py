@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..lora import plain_name
+from ..adaptation.lora import plain_name
 
 
 def parameter_groups(

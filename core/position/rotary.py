@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ...kernels.rotary import RotaryLayout, rotary
+from ...kernels.rotary import RotaryLayout, rotary, rotary_angles
 from ..errors import QuintetError
 from .axial import axial_angles
 
@@ -26,6 +26,8 @@ class RotaryPosition(nn.Module):
     Raises QuintetError for an odd `head_dim` and for a grid with more axes than the head has pairs.
     """
 
+    takes = frozenset({"places"})
+
     def __init__(self, head_dim: int, base: float = 10000.0, layout: RotaryLayout = "half") -> None:
         super().__init__()
         if head_dim % 2:
@@ -36,12 +38,17 @@ class RotaryPosition(nn.Module):
         self,
         query: Float[Tensor, "batch *grid heads head_dim"],
         key: Float[Tensor, "batch *grid key_heads head_dim"],
+        places: Int[Tensor, " time"] | None = None,
     ) -> tuple[Float[Tensor, "batch *grid heads head_dim"], Float[Tensor, "batch *grid key_heads head_dim"]]:
+        """The turned queries and keys; `places` are those of a sequence's tokens, None for 0, 1, ..."""
         grid, pairs = tuple(query.shape[1:-2]), self.head_dim // 2
         if len(grid) > pairs:
             raise QuintetError(f"head_dim={self.head_dim} has fewer channel pairs than the grid {grid} has axes")
         dtype = torch.promote_types(query.dtype, torch.float32)
-        angles = axial_angles(grid, pairs // len(grid), self.base, query.device, dtype).flatten(-2)
+        if places is not None:
+            angles = rotary_angles(places.unsqueeze(-1).to(dtype), pairs, self.base)
+        else:
+            angles = axial_angles(grid, pairs // len(grid), self.base, query.device, dtype).flatten(-2)
         return rotary(query, key, F.pad(angles, (0, pairs - angles.shape[-1])), layout=self.layout)
 
     def extra_repr(self) -> str:

@@ -4,18 +4,18 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
 from ..errors import QuintetError
-from ..mixer import Mixer, flatten_grid, mask_tokens, unflatten_grid
+from ..mixer import SequenceMixer, first_tokens, mask_tokens
 from ..norm.gated_norm import GatedNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 @register_mixer("hgrn")
-class HGRN(Mixer):
+class HGRN(SequenceMixer):
     """h_t = f_t h_{t-1} + (1 - f_t) silu(W_i x_t), f_t = l + (1 - l) sigmoid(W_f x_t); y = W (norm(h) * silu(W_g x)).
 
     The lower bound l of the forget gate grows from layer to layer in the paper, so that deep layers remember longest:
@@ -33,9 +33,6 @@ class HGRN(Mixer):
     Raises QuintetError for a lower bound outside of its range.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {"bounded": {"expansion": 1.5, "lower_bound": 0.7, "bias": True}}
 
     def __init__(
@@ -57,27 +54,28 @@ class HGRN(Mixer):
         self.norm = GatedNorm(inner, norm_eps)
         self.proj = nn.Linear(inner, dim, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        y, _ = self._recur(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+    ) -> Float[Tensor, "tokens dim"]:
+        return self.recur(tokens.unsqueeze(0), None, cu_seqlens=cu_seqlens)[0].squeeze(0)
 
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: Float[Tensor, "batch inner"] | None = None
+    def recur(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: Float[Tensor, "batch inner"] | None,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch inner"]]:
-        self.check_tokens(x)
-        return self._recur(x, None, state)
-
-    def _recur(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate = self.forget_gate(x).to(dtype)
         # 1 - f from the sigmoid's other tail, and f from it, keep the digits that 1 - f would lose where f is near one.
         written = (1.0 - self.lower_bound) * torch.sigmoid(-gate)
         log_decay = torch.log1p(-written) if self.lower_bound else F.logsigmoid(gate)
         written = written * F.silu(self.input(x).to(dtype))
-        h, state = linear_scan(mask_tokens(written, mask), mask_tokens(log_decay, mask), state, decay_is_log=True)
+        log_decay = mask_tokens(log_decay, mask)
+        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
+            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(self.norm(h.to(x.dtype), self.output_gate(x))), state
 
     def extra_repr(self) -> str:

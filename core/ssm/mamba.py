@@ -5,13 +5,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...kernels.selective_scan import selective_scan
 from ..convolution.short import ShortConvolution
-from ..mixer import Mixer, mix_real_tokens
-from ..registry import register_mixer
+from ..mixer import SequenceMixer
+from ..weights.registry import register_mixer
 
 
 class MambaState(NamedTuple):
@@ -28,7 +28,7 @@ def softplus_inverse_of_time_steps(count: int, smallest: float, largest: float) 
 
 
 @register_mixer("mamba")
-class Mamba(Mixer):
+class Mamba(SequenceMixer):
     """y = W (S(u) * silu(z)) with (u, z) = W_in x, u through a short convolution and silu, S the selective scan:
 
         h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,    S(u)_t = C_t h_t + D u_t,    A = -exp(A_log)
@@ -48,9 +48,7 @@ class Mamba(Mixer):
         bias: bias of the first and the last projection.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
+    passes_over: ClassVar[bool] = True
     no_weight_decay: ClassVar[tuple[str, ...]] = ("A_log",)
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"states": 5, "expansion": 1.0, "convolution_width": 2, "time_step_rank": 3, "bias": True}
@@ -81,19 +79,9 @@ class Mamba(Mixer):
         with torch.no_grad():
             self.dt_proj.bias.copy_(softplus_inverse_of_time_steps(inner, *time_steps))
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        return mix_real_tokens(lambda tokens: self._recur(tokens, None)[0], x, mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: MambaState | None = None
+    def recur(
+        self, x: Float[Tensor, "batch time dim"], state: MambaState | None
     ) -> tuple[Float[Tensor, "batch time dim"], MambaState]:
-        self.check_tokens(x)
-        return self._recur(x, state)
-
-    def _recur(self, x: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
         last, ssm = (None, None) if state is None else state
         u, gate = self.in_proj(x).chunk(2, -1)
         u, last = self.conv1d(u, last)

@@ -4,19 +4,19 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...kernels.decay_linear_attention import decay_linear_attention
 from ..convolution.short import ShortConvolution
-from ..mixer import Mixer, mix_real_tokens, resolve_num_heads
+from ..mixer import SequenceMixer, resolve_num_heads
 from ..norm.rms_norm import RMSNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 from .mamba import MambaState, softplus_inverse_of_time_steps
 
 
 @register_mixer("mamba2")
-class Mamba2(Mixer):
+class Mamba2(SequenceMixer):
     """y = W norm(S(u) * silu(z)) with (z, u, B, C, s) = W_in x, (u, B, C) through a short convolution and silu, and S
 
         h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t^T,    S(u)_t = C_t h_t + D u_t,    A = -exp(A_log)
@@ -40,9 +40,7 @@ class Mamba2(Mixer):
     Raises QuintetError where the heads do not divide the width of u.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
+    passes_over: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"num_heads": 2, "states": 5, "expansion": 1.0, "convolution_width": 2, "bias": True}
     }
@@ -69,19 +67,9 @@ class Mamba2(Mixer):
         self.norm = RMSNorm(self.inner, norm_eps)
         self.out_proj = nn.Linear(self.inner, dim, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        return mix_real_tokens(lambda tokens: self._recur(tokens, None)[0], x, mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: MambaState | None = None
+    def recur(
+        self, x: Float[Tensor, "batch time dim"], state: MambaState | None
     ) -> tuple[Float[Tensor, "batch time dim"], MambaState]:
-        self.check_tokens(x)
-        return self._recur(x, state)
-
-    def _recur(self, x: Tensor, state: MambaState | None) -> tuple[Tensor, MambaState]:
         last, ssm = (None, None) if state is None else state
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate, u, time_step = self.in_proj(x).split((self.inner, self.inner + 2 * self.states, self.num_heads), -1)

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
-from ..mixer import Mixer, flatten_grid, mask_tokens, unflatten_grid
-from ..registry import register_mixer
+from ..mixer import SequenceMixer, first_tokens, mask_tokens
+from ..weights.registry import register_mixer
 
 
 def positive_candidate(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -19,7 +19,7 @@ def positive_candidate(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 @register_mixer("min_gru")
-class MinGRU(Mixer):
+class MinGRU(SequenceMixer):
     """h_t = (1 - z_t) h_{t-1} + z_t g(W_h x_t), z_t = sigmoid(W_z x_t), channel by channel; y = W h.
 
     The recurrence is in fp32, its decay in log space: log(1 - z) = logsigmoid(-W_z x). A masked token leaves the state
@@ -32,9 +32,6 @@ class MinGRU(Mixer):
         bias: bias of all projections.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {"wide": {"expansion": 1.5, "candidate": torch.tanh, "bias": False}}
 
     def __init__(
@@ -51,23 +48,24 @@ class MinGRU(Mixer):
         self.candidate = nn.Linear(dim, inner, bias=bias)
         self.proj = nn.Linear(inner, dim, bias=bias)
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        y, _ = self._recur(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+    ) -> Float[Tensor, "tokens dim"]:
+        return self.recur(tokens.unsqueeze(0), None, cu_seqlens=cu_seqlens)[0].squeeze(0)
 
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: Float[Tensor, "batch inner"] | None = None
+    def recur(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: Float[Tensor, "batch inner"] | None,
+        mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch inner"]]:
-        self.check_tokens(x)
-        return self._recur(x, None, state)
-
-    def _recur(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate = self.update_gate(x).to(dtype)
         written = gate.sigmoid() * self.candidate_function(self.candidate(x).to(dtype))
         log_decay = F.logsigmoid(-gate)
-        h, state = linear_scan(mask_tokens(written, mask), mask_tokens(log_decay, mask), state, decay_is_log=True)
+        log_decay = mask_tokens(log_decay, mask)
+        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
+            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(h.to(x.dtype)), state

@@ -7,14 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...kernels.mlstm import MLSTMState, mlstm
-from ..errors import QuintetError
-from ..mixer import Mixer, flatten_grid, mask_tokens, resolve_num_heads, unflatten_grid
+from ..mixer import SequenceMixer, resolve_num_heads
 from ..norm.head_norm import HeadNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 @register_mixer("mlstm")
-class MLSTM(Mixer):
+class MLSTM(SequenceMixer):
     """y = W (sigmoid(o) * HeadNorm(h)), h the mLSTM recurrence on q, k, v and the gates i, f; all linear in the tokens.
 
     A masked token leaves the memory as it is. Grids are read in raster order. Gates and memory are in fp32, also under
@@ -30,9 +29,6 @@ class MLSTM(Mixer):
         norm_eps: added to the variance of each head.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "wide keys": {"key_factor": 1.0, "num_heads": 4, "bias": True, "gate_soft_cap": None}
     }
@@ -49,12 +45,7 @@ class MLSTM(Mixer):
         super().__init__()
         self.dim, self.num_heads = dim, resolve_num_heads(dim, num_heads)
         self.gate_soft_cap = gate_soft_cap
-        key_dim = round(dim * key_factor)
-        if key_dim < 1 or key_dim % self.num_heads:
-            raise QuintetError(
-                f"MLSTM(dim={dim}, key_factor={key_factor}) has keys of width {key_dim}, which cannot be split into "
-                f"num_heads={self.num_heads}"
-            )
+        key_dim = self.split_width("keys", key_factor=key_factor)
         self.query = nn.Linear(dim, key_dim, bias=bias)
         self.key = nn.Linear(dim, key_dim, bias=bias)
         self.value = nn.Linear(dim, dim, bias=bias)
@@ -69,20 +60,12 @@ class MLSTM(Mixer):
         with torch.no_grad():  # memories of 20 to 400 tokens
             self.forget_gate.bias.copy_(torch.linspace(3.0, 6.0, self.num_heads))
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        y, _ = self._recur(*flatten_grid(mask_tokens(x, mask), mask), None)
-        return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: MLSTMState | None = None
+    def recur(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: MLSTMState | None,
+        mask: Bool[Tensor, "batch time"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], MLSTMState]:
-        self.check_tokens(x)
-        return self._recur(x, None, state)
-
-    def _recur(self, x: Tensor, mask: Tensor | None, state: MLSTMState | None) -> tuple[Tensor, MLSTMState]:
         query, key, value = (
             layer(x).unflatten(-1, (self.num_heads, -1)) for layer in (self.query, self.key, self.value)
         )

@@ -5,14 +5,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...kernels.slstm import SLSTMState, slstm
 from ..convolution.short import ShortConvolution
-from ..mixer import Mixer, mix_real_tokens, resolve_num_heads
+from ..mixer import SequenceMixer, resolve_num_heads
 from ..norm.head_norm import HeadNorm
-from ..registry import register_mixer
+from ..weights.registry import register_mixer
 
 
 class SLSTMLayerState(NamedTuple):
@@ -23,7 +23,7 @@ class SLSTMLayerState(NamedTuple):
 
 
 @register_mixer("slstm")
-class SLSTM(Mixer):
+class SLSTM(SequenceMixer):
     """y = HeadNorm(h), h the sLSTM recurrence on gates i, f, z, o, each linear in the tokens, separately for each head.
 
     The gates i and f see the tokens through a short convolution. A masked token is passed over: the recurrence goes
@@ -39,9 +39,7 @@ class SLSTM(Mixer):
         norm_eps: added to the variance of each head.
     """
 
-    causal = True
-    subquadratic: ClassVar[bool] = True
-    streaming = True
+    passes_over: ClassVar[bool] = True
     no_weight_decay: ClassVar[tuple[str, ...]] = ("gate_bias",)
     stacked_weights: ClassVar[dict[str, int]] = {"gate_weight": 2, "recurrent_weight": 1}
     variants: ClassVar[dict[str, dict[str, Any]]] = {
@@ -77,19 +75,9 @@ class SLSTM(Mixer):
         with torch.no_grad():
             self.gate_bias[1] = forget if self.forget_gate == "sigmoid" else F.logsigmoid(forget)
 
-    def forward(
-        self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None
-    ) -> Float[Tensor, "batch *grid dim"]:
-        self.check_tokens(x, mask)
-        return mix_real_tokens(lambda tokens: self._recur(tokens, None)[0], x, mask)
-
-    def scan(
-        self, x: Float[Tensor, "batch time dim"], state: SLSTMLayerState | None = None
+    def recur(
+        self, x: Float[Tensor, "batch time dim"], state: SLSTMLayerState | None
     ) -> tuple[Float[Tensor, "batch time dim"], SLSTMLayerState]:
-        self.check_tokens(x)
-        return self._recur(x, state)
-
-    def _recur(self, x: Tensor, state: SLSTMLayerState | None) -> tuple[Tensor, SLSTMLayerState]:
         recurrence, last = (None, None) if state is None else state
         sources = [x]
         if self.convolution is not None:

@@ -88,8 +88,13 @@ def test_what_cannot_be_parsed_or_reads_alike_is_no_change(modules):
 @pytest.mark.parametrize(
     ("file", "interpreted", "first", "among_the_second"),
     [
-        ("core/attention/window.py", False, ["tests/core/attention/test_window.py"], "tests/core/test_mixers.py"),
-        ("core/splits.py", False, ["tests/core/test_splits.py"], "tests/vision/data/test_splits.py"),
+        (
+            "core/attention/local/window.py",
+            False,
+            ["tests/core/attention/local/test_window.py"],
+            "tests/core/test_mixers.py",
+        ),
+        ("core/data/splits.py", False, ["tests/core/data/test_splits.py"], "tests/vision/data/test_splits.py"),
         ("kernels/_spec.py", False, ["tests/kernels/test_spec.py", "tests/kernels/test_specs.py"], None),
         ("kernels/rotary.py", True, ["tests/kernels/test_rotary.py", "tests/kernels/test_specs.py"], None),
     ],
@@ -101,3 +106,15 @@ def test_which_tests_are_asked(modules, file, interpreted, first, among_the_seco
     assert len(groups) == 1 if interpreted else len(groups) > 1
     if among_the_second:
         assert among_the_second in groups[1][0]
+
+
+def test_how_a_picture_looks_is_left_to_the_eye(modules, tmp_path):
+    source = b"axis.plot(x, y + 1, linewidth=0.8, label='a')\n"
+    (tmp_path / "a.py").write_bytes(source)
+    changes, _ = modules
+    looks = {
+        found.applied(source)
+        for found in changes.mutations_of(tmp_path, Path("a.py"))
+        if changes.is_a_look(found, source)
+    }
+    assert looks == {source.replace(b"0.8", b"1.6"), source.replace(b", linewidth=0.8", b"")}

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from quintet.core.attention import NeighborhoodAttention, WindowAttention
 from quintet.core.errors import QuintetError
 from quintet.core.mixer import Mixer
-from quintet.core.registry import create_mixer, list_mixers, mixer_class
+from quintet.core.weights.registry import create_mixer, list_mixers, mixer_variants
 
 DIM = 64
 # Bounds on the sides of a grid, by rank: small, yet with grids larger and smaller than windows and chunks.
 SIDES = {1: 20, 2: 6, 3: 4}
-CASES = [(name, variant) for name in list_mixers() for variant in ("default", *mixer_class(name).variants)]
+CASES = [(name, variant) for name in list_mixers() for variant in ("default", *mixer_variants(name))]
 every_mixer = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{name}-{variant}" for name, variant in CASES])
 few = settings(max_examples=4)
 
@@ -36,7 +36,7 @@ def _fresh_compiler():
 def build(name, variant, seed=0) -> Mixer:
     """The mixer in evaluation mode; noise on the parameters opens gates and scales that start at zero."""
     torch.manual_seed(seed)
-    arguments = {} if variant == "default" else mixer_class(name).variants[variant]
+    arguments = {} if variant == "default" else mixer_variants(name)[variant]
     mixer = create_mixer(name, DIM, **arguments).eval()
     with torch.no_grad():
         for parameter in mixer.parameters():

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import dataloader
 
-from quintet.core.composition import compose
 from quintet.core.errors import QuintetError, one_line
-from quintet.core.files import system_error
-from quintet.core.interruption import killed_process
-from quintet.core.networks import Kind, build_network
-from quintet.core.pretrained import read_checkpoint
+from quintet.core.run.composition import compose
+from quintet.core.run.interruption import killed_process
+from quintet.core.weights.networks import Kind, build_network
+from quintet.core.weights.pretrained import read_checkpoint
+from quintet.core.writing.files import system_error
 from quintet.timeseries.data.stamp_formats import check_format
 
 

@@ -111,3 +111,9 @@ def test_launch_arithmetic():
     assert [cdiv(length, 4) for length in (0, 1, 4, 5)] == [0, 1, 1, 2]
     assert [next_power_of_2(length) for length in (1, 2, 3, 63, 64)] == [1, 2, 4, 64, 64]
     assert runtime.dot_precision() in ("tf32x3", "tf32")
+
+
+def test_a_message_is_marked_for_dynamo_as_torch_marks_constants():
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert vars(marked)
+    assert vars(marked).items() <= vars(runtime._log_once).items()

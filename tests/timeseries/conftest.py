@@ -3,10 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention
+from quintet.core.convolution import LongConvolution
+from quintet.core.ssm import Mamba, MinGRU
 
 
 def waves(rows: int, channels: int = 2, seed: int = 0) -> np.ndarray:
@@ -105,7 +110,7 @@ def loaded(trained):
     """The trained task, a trainer, and a function from the name of a file to the data its commands take."""
     import lightning as L
 
-    from quintet.core.task import load_task
+    from quintet.core.learning.task import load_task
     from quintet.timeseries import SeriesData
 
     task = load_task(trained / "run" / "checkpoints" / "best.ckpt")
@@ -117,3 +122,20 @@ def loaded(trained):
 
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_checkpointing", "enable_model_summary"), False)
     return task, L.Trainer(accelerator="cpu", **quiet), read
+
+
+# One of each kind; benchmarks/mixers_in_domains.py takes every registered one through every model.
+KINDS = {
+    "dense": Attention,
+    "local": partial(NeighborhoodAttention, rank=1),
+    "linear": LinearAttention,
+    "recurrent": MinGRU,
+    "state space": Mamba,
+    "convolution": LongConvolution,
+}
+
+
+@pytest.fixture(params=list(KINDS.values()), ids=list(KINDS))
+def mixer(request):
+    """A factory of mixers that take sequences."""
+    return request.param

@@ -7,7 +7,7 @@ import torch
 
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError
-from quintet.core.networks import Kind, build_network, name_of
+from quintet.core.weights.networks import Kind, build_network, name_of
 from quintet.timeseries.models import ITransformer
 
 FORECASTER = Kind("timeseries", "a forecaster", "itransformer")

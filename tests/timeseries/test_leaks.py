@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from quintet.core.errors import QuintetError
-from quintet.core.networks import accepts, build_network
-from quintet.core.registry import list_models
+from quintet.core.weights.networks import accepts, build_network
+from quintet.core.weights.registry import list_models
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.tasks import backtest
 

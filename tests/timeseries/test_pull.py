@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from quintet.cli import main
-from quintet.core.network import said
-from quintet.core.registry import list_models, model_entry
+from quintet.core.weights.network import said
+from quintet.core.weights.registry import list_models, model_entry
 
 SHORT = [
     "trainer=cpu",

@@ -18,8 +18,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from quintet.core import Augmented, DataModule, Fault, QuintetError, StepResult, Task
-from quintet.core.export import Deployable
-from quintet.core.task import command
+from quintet.core.learning.deployable import Deployable
+from quintet.core.learning.task import command
 
 
 @dataclass

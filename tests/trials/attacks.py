@@ -24,13 +24,13 @@ import pandas as pd
 import torch
 
 from quintet.cli import main
-from quintet.core.configuration import restored_objects
-from quintet.core.described import description_of, to_json
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import read_checkpoint
-from quintet.core.records import RECORD, arguments_of
-from quintet.core.sealing import digest_of
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
+from quintet.core.run.configuration import restored_objects
+from quintet.core.weights.described import description_of, to_json
+from quintet.core.weights.pretrained import read_checkpoint
+from quintet.core.weights.records import RECORD, arguments_of
+from quintet.core.weights.sealing import digest_of
 from quintet.timeseries.data import SeriesData
 from quintet.timeseries.tasks import Forecaster
 from quintet.vision.data.images import ImageDescription
@@ -63,7 +63,7 @@ PAYLOADS: list[Any] = [
     {"class_path": "torch.hub.load", "init_args": {"repo_or_dir": "a/b", "model": "c"}, "partial": True},
     {"class_path": "torch.distributed.nn.RemoteModule", "init_args": {"remote_device": "a/cpu", "module_cls": "b"}},
     {"class_path": "torchmetrics.multimodal.CLIPScore", "init_args": {"model_name_or_path": "a/b"}},
-    {"class_path": "quintet.core.runner.Runner", "init_args": {"arguments": ["fit"]}},
+    {"class_path": "quintet.core.run.runner.Runner", "init_args": {"arguments": ["fit"]}},
     {"checkpoint_path": "BAIT"},
     {"pretrained": True, "pretrained_cfg_overlay": {"url": URL}},
     {"pretrained": True, "pretrained_cfg_overlay": {"file": "BAIT"}},
@@ -81,8 +81,8 @@ PAYLOADS: list[Any] = [
     [{"a": ({"_target_": "helper_mod.run"},)}],
 ]
 OWNERS = {
-    "quintet.timeseries.tasks.forecasting.Forecaster": Forecaster,
-    "quintet.vision.tasks.classification.ImageClassifier": ImageClassifier,
+    "quintet.timeseries.Forecaster": Forecaster,
+    "quintet.vision.ImageClassifier": ImageClassifier,
 }
 Touched = set[tuple[str, str]]
 

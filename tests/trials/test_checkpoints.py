@@ -1,6 +1,7 @@
 """Checkpoints as strangers send them: damaged, newer, of another shape, or written to do harm."""
 
 import codecs
+import contextlib
 import copy
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,17 @@ import pytest
 import torch
 
 from quintet.cli import main
-from quintet.core.checkpoint_io import AtomicCheckpointIO
-from quintet.core.composition import refuse_changed
-from quintet.core.described import description_of
+from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError, QuintetWarning
-from quintet.core.export import write_safetensors
-from quintet.core.pretrained import read_checkpoint
-from quintet.core.records import RECORD, restore_description
-from quintet.core.sealing import digest_of
-from quintet.core.task import load_task
+from quintet.core.learning.fixed_options import refuse_changed, refuse_other
+from quintet.core.learning.task import load_task
+from quintet.core.run.checkpoint_io import AtomicCheckpointIO
+from quintet.core.run.export import write_safetensors
+from quintet.core.run.overrides import in_grammar
+from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import read_checkpoint
+from quintet.core.weights.records import RECORD, restore_description
+from quintet.core.weights.sealing import digest_of
 from quintet.timeseries import AnomalyDetector, Forecaster
 from quintet.timeseries.data import SeriesData
 from quintet.vision.data.images import ImageDescription
@@ -187,6 +191,39 @@ def test_a_compressed_archive_is_not_unpacked(here):
         read_checkpoint(here / "bomb.ckpt")
 
 
+def crowded(kind: str, path: Path) -> Path:
+    """A small file with very many tensors without numbers, or names of classes."""
+    empty = torch.empty(0)
+    if kind == "safetensors":
+        names = {f"{index:06}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(30_000)}
+        header = json.dumps(names).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header)
+    elif kind == "names":
+        torch.save({"state_dict": {}, RECORD: {"classes": [f"{index:040}" for index in range(200_000)]}}, path)
+    elif kind == "tensors":
+        torch.save({f"{index:040}": empty for index in range(200_000)}, path)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for index in range(30_000):
+                archive.writestr(f"{index}", b"")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "names", "tensors", "entries"])
+def test_a_file_that_describes_far_more_than_it_holds_is_refused_before_it_is_read(tmp_path, kind, monkeypatch):
+    path = crowded(kind, tmp_path / ("x.safetensors" if kind == "safetensors" else "x.ckpt"))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(QuintetError, match="it describes far more tensors, or classes and the like, than"):
+        read_checkpoint(path)
+
+
+def test_many_series_with_few_weights_are_read(tmp_path):
+    """A hundred thousand of them, as of M4, with names and the last stamp of each."""
+    described = {"series": [f"M4_H{index}" for index in range(100_000)], "seen_until": ["2017-01-01 12:00"] * 100_000}
+    torch.save({"state_dict": {"weight": torch.zeros(1000)}, "description": described}, tmp_path / "x.ckpt")
+    assert read_checkpoint(tmp_path / "x.ckpt")["description"] == described
+
+
 def test_a_record_that_names_itself_a_billion_times_ends_at_once(here, capsys):
     laughs: list = ["ha"] * 10
     for _ in range(30):
@@ -219,7 +256,7 @@ def test_networks_far_larger_than_their_weights_are_not_built(here, capsys, argu
     assert complaint in refused(sealed(content, here / "deep.ckpt"), capsys)
 
 
-@pytest.mark.parametrize("size", [[10**6, 10**6], [32], [0, 32]])
+@pytest.mark.parametrize("size", [[10**6, 10**6], [5793, 5793], [32], [0, 32]])
 def test_a_checkpoint_cannot_ask_for_images_that_fill_all_memory(size):
     sizes = {"channels": 3, "mean": [0.5] * 3, "std": [0.2] * 3, "class_counts": [3, 3]}
     record = {"version": "1", "description": {"classes": ["a", "b"], "image_size": size, **sizes}}
@@ -405,3 +442,49 @@ def test_a_threshold_that_is_kept_has_the_options_it_came_from(option):
         refuse_changed({f"model.{name}": value}, AnomalyDetector, recorded, "model")
     kept = {f"model.{name}": task.constructor_arguments.get(name, getattr(task, {"threshold": "rule"}.get(name, name)))}
     refuse_changed(kept, AnomalyDetector, recorded, "model")
+
+
+SAME = {"dim": 8, "depth": 1, "num_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        ({"backbone_arguments": SAME | {"num_heads": 2}}, {}, "model.backbone_arguments is {'dim': 8, "),
+        ({"quantiles": [0.5]}, {}, "model.quantiles is [0.5], but the checkpoint was trained with None"),
+        ({}, {"scale": "none"}, "data.scale is none, but the checkpoint was trained with standard"),
+    ],
+)
+@pytest.mark.parametrize("grammar", ["Hydra's", "Lightning's"])
+def test_training_goes_on_with_the_options_it_began_with(here, capsys, grammar, model, data, said):
+    """Weights of equal shapes do not show it: heads, levels and scales have none of their own."""
+    model = {"backbone": "itransformer", "backbone_arguments": SAME} | model
+    data = {"path": "series.csv", "context": 24, "horizon": 6} | data
+    typed = [f"model.{name}={in_grammar(value)}" for name, value in model.items()]
+    typed += [f"data.{name}={in_grammar(value)}" for name, value in data.items()]
+    typed = ["experiment=timeseries/series", *typed, "ckpt_path=good.ckpt", "run_dir=resumed"]
+    if grammar == "Lightning's":
+        classes = {"model": ("quintet.timeseries.Forecaster", model), "data": ("quintet.timeseries.SeriesData", data)}
+        nodes = {key: {"class_path": path, "init_args": given} for key, (path, given) in classes.items()}
+        Path("given.yaml").write_text(json.dumps(nodes))
+        typed = ["--config=given.yaml", "--ckpt_path=good.ckpt", "--run_dir=resumed"]
+    assert main(["fit", *typed]) == 1
+    assert said in capsys.readouterr().err
+    assert not Path("resumed").exists()
+
+
+def test_a_task_in_plain_python_goes_on_with_its_options_alone(here):
+    record = content_of(here)[RECORD]
+    other = Forecaster("itransformer", SAME | {"num_heads": 2})
+    with pytest.raises(QuintetError, match=r"model\.backbone_arguments is"):
+        other.on_load_checkpoint(content_of(here))
+    refuse_other(Forecaster("itransformer", SAME, mixer=None), record["task"], "model")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_stands_in_a_class_by_default_may_be_written_out(causal):
+    described = {"class_path": "quintet.core.attention.Attention", "init_args": {}, "partial": True}
+    recorded = {"class_path": "quintet.timeseries.Forecaster", "init_args": {"mixer": described}}
+    built = Forecaster(mixer=partial(Attention, causal=causal))
+    with pytest.raises(QuintetError, match=r"model\.mixer") if causal else contextlib.nullcontext():
+        refuse_other(built, recorded, "model")

@@ -1,17 +1,21 @@
 """What people type by mistake or by chance: the answer is the right value, or one or two lines that say what to do."""
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from quintet.cli import _written, main
-from quintet.core.composition import config_names, config_summary
-from quintet.core.configuration import composed
 from quintet.core.errors import QuintetError
-from quintet.core.inspection import build_data
+from quintet.core.run.composition import config_names, config_summary
+from quintet.core.run.configuration import composed
+from quintet.core.run.inspection import build_data
 
 USER = ["--config-dir", "configs"]
 NAMES = ("photos (1)", "a,b[2]", "q uo'te", "ünï", "a=b", "#hash", "{run}", "[2020]", "2020", "1_000", "${x", "x\ty")
@@ -211,3 +215,17 @@ def test_a_list_in_a_pipe_is_never_cut(capsys, monkeypatch):
         (line,) = [line for line in shown.splitlines() if f" {name} " in line]
         assert config_summary("experiment", name) in line
     assert "…" not in shown
+
+
+def test_a_terminal_that_knows_ascii_alone_ends_nothing(tmp_path):
+    for label in ("light", "dark"):
+        for number in range(8):
+            path = tmp_path / "fötos" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "quintet", "inspect", "fötos", "output=seen"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | plain, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no faults found" in done.stdout
+    assert done.stdout.isascii()

@@ -352,6 +352,72 @@ def test_many_classes_are_classes(tmp_path):
     assert folder(pairs(tmp_path, masks)).faults() == []
 
 
+def blurred(*values, count=12):
+    """Areas of several grays with the grays between them along their edges, as saving at another size leaves them."""
+    large = [Image.fromarray(mask.repeat(8, 0).repeat(8, 1)) for mask in drawn(*values, count=count)]
+    return [np.asarray(mask.resize((120, 96), Image.Resampling.BICUBIC)) for mask in large]
+
+
+def test_soft_edges_between_three_classes_are_no_classes(tmp_path):
+    root = pairs(tmp_path, blurred(127, 0, 255))
+    for path in (root / "images").iterdir():
+        photograph(path, int(path.stem), (120, 96))
+    message = asked(root)
+    assert "soft edges" in message
+    assert "data.threshold=128" in message
+    assert "export each class as one value" in message
+
+
+@pytest.mark.parametrize("steps", [16, 40, 60])
+def test_maps_of_probabilities_in_few_steps_are_no_classes(tmp_path, steps):
+    rows, columns = np.mgrid[:32, :40] / 36
+    slopes = [0.5 + 0.5 * np.sin(rows * (2 + number / 4) + columns) for number in range(12)]
+    masks = [(np.round(slope * steps) * (252 // steps)).astype(np.uint8) for slope in slopes]
+    message = asked(pairs(tmp_path, masks))
+    assert "not classes" in message
+    assert "data.threshold=128" in message
+
+
+def test_masks_that_number_their_objects_are_asked_about(tmp_path):
+    """As many nuclei as there are in each image, some in 16 bits; all of them are one class with a threshold of 1."""
+    masks = []
+    for number in range(12):
+        mask = np.zeros((32, 40), np.uint8 if number else np.uint16)
+        for index in range(3 + 7 * number):
+            mask[index // 10 * 3 : index // 10 * 3 + 2, index % 10 * 4 : index % 10 * 4 + 3] = index + 1
+        masks.append(mask)
+    root = pairs(tmp_path, masks)
+    message = asked(root)
+    assert "number objects, not classes: to 80 in masks/11.png, to 3 in masks/00.png" in message
+    assert "data.threshold=1 reads all objects as one class" in message
+    found = read(folder(root, threshold=1))
+    for number, mask in enumerate(masks):
+        assert (found[f"{number:02}"] == (mask > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold", "said"), [((0, 1), 128, "no value reaches"), ((2, 9), 1, "no value is below")]
+)
+def test_a_threshold_that_leaves_one_class_says_so(tmp_path, values, threshold, said):
+    message = asked(pairs(tmp_path, drawn(*values)), threshold=threshold)
+    assert f"{said} data.threshold={threshold}" in message
+    assert "ignore_index" not in message
+
+
+@pytest.mark.parametrize("gaps", ["ids of a street scene", "a few of 150"])
+def test_classes_with_gaps_between_their_ids_are_classes(tmp_path, gaps):
+    draw = np.random.default_rng(0)
+    masks = []
+    for number in range(12):
+        few = (
+            [0, 7, 8, 11, 17, 21, 23, 24, 26, 31, 33] if gaps != "a few of 150" else draw.choice(150, 6, replace=False)
+        )
+        masks.append(np.asarray(few, np.uint8)[(np.arange(1280).reshape(32, 40) // 117 + number) % len(few)])
+    data = folder(pairs(tmp_path, masks), on_error="skip")
+    faults = [fault.what for fault in data.faults()]
+    assert not any("gray values" in fault or "number objects" in fault for fault in faults)
+
+
 def test_a_class_that_covers_everything(tmp_path):
     masks = drawn(0, 255)
     masks[3][30, 39] = 37

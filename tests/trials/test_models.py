@@ -8,7 +8,7 @@ import torch
 from torchmetrics import MetricCollection
 
 from quintet.core.errors import QuintetError
-from quintet.core.registry import create_model
+from quintet.core.weights.registry import create_model
 from quintet.timeseries import (
     AnomalyDetector,
     DisaggregationDescription,

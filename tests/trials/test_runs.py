@@ -1,6 +1,7 @@
 """Runs that fail, are stopped, resumed and written: what they say, with which status, and what they leave."""
 
 import contextlib
+import inspect
 import json
 import math
 import os
@@ -10,20 +11,24 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+import yaml
+from lightning import Trainer
 from matplotlib.figure import Figure
 
 from quintet.cli import main
-from quintet.core import run_lock
-from quintet.core.checkpoint_io import AtomicCheckpointIO
 from quintet.core.errors import QuintetError
-from quintet.core.export import export_checkpoint
-from quintet.core.metrics_file import MetricsFile, read_metrics
-from quintet.core.report import write_report
-from quintet.core.run_folder import given_run_folder, write_summary
-from quintet.core.sealing import digest_of
+from quintet.core.run import run_lock
+from quintet.core.run.checkpoint_io import AtomicCheckpointIO
+from quintet.core.run.export import export_checkpoint
+from quintet.core.run.metrics_file import MetricsFile, read_metrics
+from quintet.core.run.report import write_report
+from quintet.core.run.run_folder import given_run_folder, write_summary
+from quintet.core.run.runner import trainer_of
+from quintet.core.weights.sealing import digest_of
 
 EXPERIMENT = ["fit", "experiment=points", "--config-dir", "configs"]
 FIT = [*EXPERIMENT, "callbacks.pictures=null", "run_dir=run"]
@@ -193,6 +198,26 @@ def test_a_single_sample_or_batch_is_enough(toy):
         lines = ["x,y,label", *(f"{row}.5,{row % 2},{'above' if row % 2 else 'below'}" for row in range(rows))]
         path.write_text("\n".join([*lines, ""]))
         assert main([*FIT, *SHORT, f"run_dir=run{rows}"]) == 0
+
+
+def test_every_option_that_counts_or_is_a_share_is_read_as_a_count_first():
+    """Python's typing gives Union[int, float] in the order in which anybody wrote it first, and 1 became 1.0: all."""
+    own = inspect.signature(trainer_of).parameters
+    for name, parameter in inspect.signature(Trainer.__init__).parameters.items():
+        kinds = get_args(parameter.annotation)
+        if int in kinds and float in kinds:
+            assert set(get_args(own[name].annotation)) == set(kinds)
+            assert own[name].default == parameter.default
+            kinds = get_args(own[name].annotation)
+            assert kinds.index(int) < kinds.index(float)
+
+
+def test_one_batch_stays_one_batch_in_a_stored_configuration(toy):
+    assert main([*FIT, *SHORT, "trainer.limit_train_batches=1"]) == 0
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+    for run in ("run", "again"):
+        assert yaml.safe_load((toy / run / "config.yaml").read_text())["trainer"]["limit_train_batches"] == 1
+        assert [row["step"] for row in read_metrics(toy / run / "metrics.csv")] == [0, 1]
 
 
 def test_more_processes_than_cores_are_refused(toy, capsys):

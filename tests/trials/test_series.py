@@ -226,7 +226,7 @@ def test_a_column_that_happens_to_rise_is_forecast():
 
 
 def test_several_columns_may_name_the_series(tmp_path):
-    from quintet.core.inspection import build_data
+    from quintet.core.run.inspection import build_data
 
     frame = table(list(HOURS[:50]) * 4, Region=np.repeat(["N", "S"], 100), State=np.tile(np.repeat(["x", "y"], 50), 2))
     path = tmp_path / "a.csv"
@@ -238,7 +238,7 @@ def test_several_columns_may_name_the_series(tmp_path):
 
 
 def test_inspect_takes_the_options_that_explain_a_file(tmp_path):
-    from quintet.core.inspection import build_data
+    from quintet.core.run.inspection import build_data
 
     table(HOURS).rename(columns={"date": "gemessen"}).assign(gemessen=SECONDS).to_csv(tmp_path / "a.csv", index=False)
     told = build_data(str(tmp_path / "a.csv"), ["data.time=gemessen", "data.time_format=unix"])
@@ -254,7 +254,7 @@ def test_inspect_takes_the_options_that_explain_a_file(tmp_path):
 
 @pytest.mark.parametrize("group", ["series", "gaps", "loads", "anomalies", "sunspots"])
 def test_a_split_without_a_test_has_none(group):
-    from quintet.core.composition import class_path_form, compose, plain
+    from quintet.core.run.composition import class_path_form, compose, plain
 
     given = ["data.path=x.csv"] if group != "sunspots" else []
     node = class_path_form(plain(compose([f"data=timeseries/{group}", *given, "data.split={val:0.07}"]))["data"])

@@ -240,7 +240,7 @@ INSPECTED = ["a comma behind one row", "packed, cut", "parquet, a CSV", "NetCDF,
 
 @pytest.mark.parametrize("name", [*INSPECTED, "a folder with a broken file"])
 def test_inspect_gives_the_reason_of_the_reader(tmp_path, name, capsys):
-    from quintet.core.inspection import build_data
+    from quintet.core.run.inspection import build_data
 
     make, words = DAMAGED[name]
     path = make(tmp_path)

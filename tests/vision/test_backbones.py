@@ -10,18 +10,18 @@ import torch
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
+from quintet.core.adaptation.lora import add_adapters, plain_name
 from quintet.core.attention import Attention
-from quintet.core.data import DataModule
-from quintet.core.described import description_of
+from quintet.core.data.module import DataModule
 from quintet.core.errors import QuintetError
-from quintet.core.lora import add_adapters, plain_name
+from quintet.core.learning.task import Task
 from quintet.core.mixer import Mixer
-from quintet.core.network import said
-from quintet.core.networks import build_network, load_network
 from quintet.core.optim.parameter_groups import parameter_groups
-from quintet.core.pretrained import load_weights
-from quintet.core.records import build
-from quintet.core.task import Task
+from quintet.core.weights.described import description_of
+from quintet.core.weights.network import said
+from quintet.core.weights.networks import build_network, load_network
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.records import build
 from quintet.vision import ImageClassifier
 from quintet.vision.backbones import IMAGES
 from quintet.vision.data.images import ImageDescription

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from quintet.core.registry import create_model, list_models, model_entry
+from quintet.core.weights.registry import create_model, list_models, model_entry
 from quintet.vision import pretrained
 
 SOURCES = [

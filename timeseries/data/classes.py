@@ -15,9 +15,9 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...core.data import DataModule, Draw, Fault
+from ...core.data.module import DataModule, Draw, Fault
+from ...core.data.splits import check_fractions, stratified_split
 from ...core.errors import QuintetError
-from ...core.splits import check_fractions, stratified_split
 from .cases import Cases, Columns, archive_files, read_cases
 from .files import format_of
 from .ts_files import Case

@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from ...core.data import Draw, Fault
+from ...core.data.module import Draw, Fault
 from ...core.errors import QuintetError, nearest
 from .examine import Examination
 from .files import Given, Source, Wanted, read

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-from ...core.data import DataModule, Fault
+from ...core.data.module import DataModule, Fault
 from ...core.errors import QuintetError
 from ..metrics.scores import seasonal_scales
 from ..models.covariates import ROLES

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool
 
-from ...core.data import Fault
+from ...core.data.module import Fault
 from ...core.errors import QuintetError
 from .files import Given
 from .series import SeriesData

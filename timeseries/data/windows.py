@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...core.data import Draw
+from ...core.data.module import Draw
 from ..models.covariates import ROLES, Covariates
 from .features import Covariate
 

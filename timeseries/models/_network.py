@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from ...core.network import Network
+from ...core.weights.network import Network
 
 
 class ForecastNetwork(Network):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.dropout import Dropout
+from ...core.regularization.dropout import Dropout
 
 
 class ResidualMlp(nn.Module):

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.dropout import Dropout
 from ...core.errors import QuintetError
 from ...core.mixer import mask_tokens
-from ...core.network import Network
 from ...core.norm import BatchNorm
-from ...core.registry import register_model
+from ...core.regularization.dropout import Dropout
+from ...core.weights.network import Network
+from ...core.weights.registry import register_model
 from ._shared import check_channels
 
 EVERY = 3  # modules from one shortcut to the next

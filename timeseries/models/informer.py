@@ -13,15 +13,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import CrossAttention, ProbSparseAttention
-from ...core.block import Block
-from ...core.dropout import Dropout
+from ...core.blocks.block import Block
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
 from ...core.norm import LayerNorm
 from ...core.position.sincos import sincos_position
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.regularization.dropout import Dropout
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._network import ForecastNetwork
 from ._shared import check_context, check_sequence_mixer, normalize_window, restore_window

@@ -16,10 +16,10 @@ from ...core.attention import Attention, DiagonalMask
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
-from ...core.network import Network
 from ...core.norm import LayerNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.weights.network import Network
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_num_heads, check_sequence_mixer
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.dropout import Dropout
 from ...core.mixer import Mixer, mask_tokens
-from ...core.network import Network
-from ...core.registry import register_model
+from ...core.regularization.dropout import Dropout
+from ...core.weights.network import Network
+from ...core.weights.registry import register_model
 from .patch_encoder import PatchEncoder
 
 

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
-from ...core.dropout import Dropout
-from ...core.encoder import Encoder
+from ...core.blocks.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
 from ...core.position import SinCosPosition
+from ...core.regularization.dropout import Dropout
 from ._shared import check_channels, check_num_heads, check_sequence_mixer
 
 

@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.dropout import Dropout
-from ...core.encoder import Encoder
+from ...core.aside import listened_to, tell
+from ...core.attention import AttentionWeights
+from ...core.blocks.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
 from ...core.position import LearnedPosition
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.regularization.dropout import Dropout
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._network import ForecastNetwork
 from ._shared import check_context, check_num_heads, check_sequence_mixer, normalize_window, restore_window
@@ -27,8 +29,8 @@ from ._shared import check_context, check_num_heads, check_sequence_mixer, norma
 class ResidualAttention(Mixer):
     """y = softmax(s) v, projected, where s = q kᵀ / sqrt(head_dim) + the scores s of the layer before.
 
-    Layers that share a list `scores` in one call hand their scores on through it; without one this is plain softmax
-    attention. Paper: "RealFormer: Transformer Likes Residual Attention", arXiv 2012.11747.
+    A layer hands its scores to the next; the first has none before it and is plain softmax attention. Paper:
+    "RealFormer: Transformer Likes Residual Attention", arXiv 2012.11747.
 
     Args:
         dim: width of the tokens.
@@ -37,6 +39,8 @@ class ResidualAttention(Mixer):
     """
 
     grid_ranks = frozenset({1})
+    takes = frozenset({"mask", "scores"})
+    tells = frozenset({"weights"})
 
     def __init__(self, dim: int, num_heads: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
@@ -49,23 +53,26 @@ class ResidualAttention(Mixer):
         self,
         x: Float[Tensor, "batch time dim"],
         mask: Bool[Tensor, "batch time"] | None = None,
-        scores: list[Tensor] | None = None,
-    ) -> Float[Tensor, "batch time dim"]:
-        """Attends; reads the last of `scores` and appends its own."""
+        scores: Float[Tensor, "batch heads time time"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time dim"], dict[str, Float[Tensor, "batch heads time time"]]]:
+        """Attends; `scores` are those of the layer before, and its own are returned for the one after."""
         self.check_tokens(x, mask)
         qkv = self.qkv(mask_tokens(x, mask)).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
         own = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        if scores:
-            own = own + scores[-1]
         if scores is not None:
-            scores.append(own)
+            own = own + scores
+        scores = own
         if mask is not None:
             # A softmax over nothing is NaN: a sample without a real token attends to everything, and is zeroed later.
             allowed = mask | ~mask.any(dim=-1, keepdim=True)
             own = own.masked_fill(~allowed[:, None, None, :], float("-inf"))
-        y = (own.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        return mask_tokens(self.dropout(self.proj(y)), mask)
+        weights = own.softmax(-1)
+        if listened_to(self, "weights"):
+            told = weights if mask is None else weights.masked_fill(~mask[:, None, :, None], 0.0)
+            tell(self, "weights", AttentionWeights(told, None, *[tuple(x.shape[1:2])] * 2))
+        y = self.dropout(self.proj((weights @ value).transpose(1, 2).flatten(2)))
+        return mask_tokens(y, mask), {"scores": scores}
 
 
 class TokenBatchNorm(nn.Module):
@@ -129,8 +136,6 @@ class PatchTST(ForecastNetwork):
         if context < patch_size:
             raise QuintetError(f"a window of context={context} steps holds no patch of patch_size={patch_size}")
         check_num_heads(num_heads, mixer)
-        # Only residual attention hands scores on; other mixers are called as any encoder calls them.
-        self.residual_scores = mixer is None
         mixer = mixer or partial(ResidualAttention, num_heads=num_heads or 16, dropout=dropout)
         self.context, self.horizon, self.outputs = context, horizon, outputs
         self.patch_size, self.stride = patch_size, stride
@@ -164,7 +169,7 @@ class PatchTST(ForecastNetwork):
         normalized, mean, std = normalize_window(values, observed)
         windows = F.pad(normalized.transpose(1, 2), (0, self.stride), mode="replicate").flatten(0, 1)
         x = self.dropout(self.position(self.embedding(windows.unfold(-1, self.patch_size, self.stride))))
-        x = self.encoder(x, scores=[]) if self.residual_scores else self.encoder(x)
+        x = self.encoder(x)
         x = self.head_dropout(self.head(x.transpose(1, 2).flatten(1)))
         return restore_window(
             x.unflatten(-1, (self.horizon, self.outputs)).unflatten(0, (-1, channels)).transpose(1, 2), mean, std

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ...core.encoder import Encoder
+from ...core.blocks.encoder import Encoder
 from ...core.errors import QuintetError
 from ...core.feedforward import SwiGLU
 from ...core.mixer import Mixer
 from ...core.norm import RMSNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
 from ...core.ssm import SLSTM
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._network import ForecastNetwork
 from ._patches import ResidualMlp, hide_patches, pad_time, patch_features

@@ -13,14 +13,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
-from ...core.dropout import Dropout
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp, SwiGLU
 from ...core.mixer import Mixer
 from ...core.norm import RMSNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.regularization.dropout import Dropout
 from ...core.ssm import MLSTM, SLSTM
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from . import _bands
 from ._network import ForecastNetwork

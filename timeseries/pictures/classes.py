@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 
 CASES = 12  # series of a figure
 DRAWN = 20  # series of a class drawn over one another

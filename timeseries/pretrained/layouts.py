@@ -8,7 +8,7 @@ of them publishes weights; their users' files load.
 
 import torch
 
-from ...core.pretrained import Layout, StateDict, stack_projections
+from ...core.weights.pretrained import Layout, StateDict, stack_projections
 
 
 def join_queries_keys_values(state: StateDict) -> StateDict:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...core.errors import QuintetError
-from ...core.pretrained import Layout, Source, StateDict, Terms, read_checkpoint, stack_projections
+from ...core.weights.pretrained import Layout, Source, StateDict, Terms, read_checkpoint, stack_projections
 
 NXAI_TERMS = Terms(
     "NXAI Community License",

@@ -11,15 +11,14 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
+from ...core.weights.networks import Kind
 from ..backbones import Backbone
 from ..data import SeriesDescription, Windows
 from ..data.anomalies import AnomalyData
@@ -99,7 +98,7 @@ class AnomalyDetector(NetworkTask):
         level: of the quantile; of "pot" the quantile above which the tail begins.
         risk: share of normal rows that "pot" lets be flagged.
         smoothing: rows, up to its own, over which a row's score is averaged.
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit, a level or risk that is
@@ -381,6 +380,9 @@ def measure(
     adjusted = np.concatenate([point_adjusted(one, own) for one, own in zip(flags, labels, strict=True)])
     measured["point_adjusted_f1"] = point_scores(adjusted, right)["f1"]
     if right.any():
+        # Here, because forecasters, whose file is read along with this one, would wait for it.
+        from sklearn.metrics import average_precision_score
+
         measured["pr_auc"] = float(average_precision_score(right, np.concatenate(kept)))
         pairs = zip(kept, labels, strict=True)
         volumes = [

@@ -9,7 +9,7 @@ import xarray as xr
 from rich.table import Table
 
 from ...core.errors import QuintetError
-from ...core.task import Task
+from ...core.learning.task import Task
 from ..data import SeriesData, SeriesDescription, WindowDataset
 from ..metrics.scores import point_scores, quantile_scores, seasonal_scales
 from ..models.baselines import seasonal_naive

@@ -18,15 +18,15 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from ...core.baselines import Baselines
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
+from ...core.learning.baselines import Baselines
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult
 from ...core.objectives import balanced_weights, cross_entropy
-from ...core.pictures import confusion_matrix
-from ...core.task import StepResult
+from ...core.pictures.charts import confusion_matrix
+from ...core.weights.networks import Kind
 from ..data.classes import LabelledBatch, LabelledSeriesDescription
 from ..models.nearest_neighbor import NearestNeighbor
 from ..pictures.classes import CASES, ShownSeries, class_panels, series_panels
@@ -57,7 +57,7 @@ class SeriesClassifier(NetworkTask):
             takes values (B, T, C), observed (B, T, C) and mask (B, T) and gives logits (B, K).
         label_smoothing: share of each target spread over all classes (arXiv 1512.00567).
         class_weights: "balanced" weighs each class by the inverse of its number of training series.
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.

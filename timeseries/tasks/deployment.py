@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.task import Task
+from ...core.learning.deployable import Deployable
+from ...core.learning.task import Task
 
 
 class DeployedForecaster(nn.Module):

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ...core.baselines import Baselines
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.learning.baselines import Baselines
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
+from ...core.weights.networks import Kind
 from ..data import Windows
 from ..data.disaggregation import DisaggregationData, DisaggregationDescription
 from ..data.stamps import shown
@@ -52,7 +52,7 @@ class Disaggregator(NetworkTask):
         backbone: a registered name, or a class or function called with `appliances`, and with `calendar` where it takes
             that: the number of its features.
         loss: "mse" or "mae".
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.

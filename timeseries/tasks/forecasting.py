@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ...core.baselines import Baselines
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.metrics import collection
-from ...core.network import said
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.learning.baselines import Baselines
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
+from ...core.weights.network import said
+from ...core.weights.networks import Kind
 from ..backbones import Backbone
 from ..data import SeriesData, SeriesDescription, Windows
 from ..metrics import (
@@ -87,7 +87,7 @@ class Forecaster(NetworkTask):
         loss: "mse" or "mae" of a point forecast; quantiles have their own.
         quantiles: levels to forecast, 0.5 among them; None forecasts a point, or takes 0.1 to 0.9 of a distribution.
         distribution: "student_t", or a class like `StudentT`, whose quantiles are forecast; it gives any level.
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, levels that are none, weights that do not fit.

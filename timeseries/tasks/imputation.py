@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ...core.baselines import Baselines
 from ...core.errors import QuintetError
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.learning.baselines import Baselines
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
+from ...core.weights.networks import Kind
 from ..backbones import Backbone
 from ..data import SeriesDescription, Windows
 from ..data.gaps import ImputationData
@@ -62,7 +62,7 @@ class Imputer(NetworkTask):
         pattern: "points", "blocks" of one channel, "rows" of all channels, or "mixed": one of them for each window.
         block: rows of a block.
         loss: "mse" or "mae" at the hidden cells.
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit, a share that hides nothing

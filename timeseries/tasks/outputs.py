@@ -6,8 +6,8 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from ...core.console import Console
-from ...core.task import Task
+from ...core.learning.task import Task
+from ...core.writing.console import Console
 from ..data import SeriesData
 from ..pictures import SHOWN, error_by_step, forecast_panels
 from . import backtest, tables

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...core.task import Task
+from ...core.learning.task import Task
 from ..data import SeriesData
 from ..data.stamps import shown
 from ..pictures import SHOWN, Panel

@@ -10,9 +10,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ...core.cells import text_cell
 from ...core.errors import QuintetError
-from ...core.files import written_whole
+from ...core.writing.cells import text_cell
+from ...core.writing.files import written_whole
 from ..data import SeriesData
 from ..data.files import Labels
 

@@ -20,10 +20,10 @@ from jaxtyping import UInt8
 from PIL import Image
 from rich.progress import track
 
-from ...core.data import Fault
+from ...core.data.module import Fault
 from ...core.errors import QuintetError, nearest
-from ...core.files import written_whole
-from ...core.pretrained import cache_folder
+from ...core.weights.pretrained import cache_folder
+from ...core.writing.files import written_whole
 from .bands import MOST_PIXELS
 from .coco_drawing import draw, reach
 from .files import content_of, is_file, shortened

@@ -8,7 +8,7 @@ from rich.table import Table
 from torch.nn.functional import interpolate
 from torchvision.transforms import v2
 
-from ...core.data import Augmented, DataModule
+from ...core.data.module import Augmented, DataModule
 from ...core.errors import QuintetError
 from .images import ImageDescription, ImagesInMemory, OnImage
 from .splits import stratified_split

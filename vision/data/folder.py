@@ -16,9 +16,9 @@ from PIL import Image
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from ...core.data import Augmented, DataModule, Fault
+from ...core.data.module import Augmented, DataModule, Fault
 from ...core.errors import QuintetError, nearest
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from ..pictures.contact_sheet import COLUMNS, contact_sheet
 from .images import (
     UNLABELLED,

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.errors import QuintetError
-from .bands import MOST_PIXELS, Bands, as_numbers, read_bands
+from .bands import Bands, as_numbers, read_bands
 from .files import content_of, image_formats
 
 UNLABELLED = -1
+MOST_SEEN = 1 << 25  # pixels of what a network sees: 5,792 x 5,792, in which an image of three channels is 400 MB
 
 # Statistics that published weights were trained with; gray is the mean over the colours.
 NORMALIZATIONS = {
@@ -89,7 +90,7 @@ class ImageDescription:
 
     def __post_init__(self) -> None:
         # A checkpoint says it, and every image would be brought to it.
-        if len(self.image_size) != 2 or min(self.image_size) < 1 or math.prod(self.image_size) > MOST_PIXELS:
+        if len(self.image_size) != 2 or min(self.image_size) < 1 or math.prod(self.image_size) > MOST_SEEN:
             raise QuintetError(f"image_size is {self.image_size}; give a height and a width that fit into memory")
 
     @property

@@ -7,11 +7,12 @@ from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
-from ...core.data import Fault
+from ...core.data.module import Fault
 from .mask_doubts import (
     as_drawn,
     doubt_about_ids,
     doubts_about_turning,
+    nothing_beyond,
     one_class_alone,
     pixels_of,
     soft_ones,
@@ -83,6 +84,8 @@ def examine(
         training = [masks[entry.mask] for entry in parts["train"]]
         in_use = {entry.mask: masks[entry.mask] for entries in parts.values() for entry in entries}
         found = classes_of(in_use, training, names, ignored_ids, root)
+        if fault := nothing_beyond(threshold, training, root):
+            found = Classes([], [], found.ignored, [fault])
         palette = _palette(training, found.names, found.ids)
     # What is wrong with all masks comes first: other faults may follow from it. But where nothing
     # could be read, the reason does.

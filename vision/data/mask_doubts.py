@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...core.data import Fault
+from ...core.data.module import Fault
 from .mask_sources import MaskEntry
 from .masks import MaskFacts
 from .scan import ImageFacts, relative
@@ -19,6 +19,9 @@ IGNORED_AT_MOST = 0.01  # share of pixels that may be void without being asked f
 GRAYS = 10  # values from which masks of dark and bright were drawn with soft edges
 ENDS = (16, 239)  # the last dark and the first bright value of such masks, whose compression moves both
 MANY = 64  # values in one mask that are a photograph's, a map of distances or objects rather than classes
+HIGH = 64  # an id beyond this, with others left out below, is as likely a gray value
+LEVELS, EDGES = 6, 0.1  # values that areas of soft-edged masks may have, and the share of all others together
+COUNTS = 3  # different numbers of ids, each counting on from the first, from which masks seem to count their objects
 WHOLE = 0.999  # share of a class beside which nothing is learned
 
 
@@ -72,8 +75,10 @@ def doubt_about_ids(
         return None
     gray = not any(fact.palette for fact in masks.values())
     return (
-        (_photographs(masks, root) if gray and not names else None)
+        (_objects(masks, root) if gray and not names else None)
+        or (_photographs(masks, root) if gray and not names else None)
         or (_soft_edges(pixels, root) if gray else None)
+        or (_grays(masks, pixels, root) if gray and not names else None)
         or (_open_void(masks, pixels, root) if void_open and VOID in pixels else None)
         or (_deep_void(pixels, root) if not said else None)
         or (_renumbered(masks, root) if not names else None)
@@ -109,6 +114,54 @@ def _renumbered(masks: Mapping[Path, MaskFacts], root: Path) -> Fault | None:
     return None
 
 
+def count_objects(masks: Mapping[Path, MaskFacts]) -> bool:
+    """Whether masks seem to number the objects of each image: ids without gaps, to another end in each, and many."""
+    ids = [sorted(fact.ids) for fact in masks.values() if not fact.palette]
+    several = [values for values in ids if len(values) > 2]
+    whole = [values for values in several if _in_a_row(values)]
+    ends = {values[-1] for values in whole}
+    return len(ends) >= COUNTS and max(ends) > GRAYS and 2 * len(whole) > len(several)
+
+
+def _objects(masks: Mapping[Path, MaskFacts], root: Path) -> Fault | None:
+    if not count_objects(masks):
+        return None
+    path, fact = max(masks.items(), key=lambda item: max(item[1].ids))
+    other, fewer = min(masks.items(), key=lambda item: (max(item[1].ids), item[0]))
+    what = f"has masks that seem to number objects, not classes: to {max(fact.ids)} in {relative(path, root)}, "
+    what += f"to {max(fewer.ids)} in {relative(other, root)}"
+    remedy = "data.threshold=1 reads all objects as one class; else give each pixel the id of its class, or, if these "
+    return Fault(str(root), what, remedy + "are classes, name all in data.classes")
+
+
+def _grays(masks: Mapping[Path, MaskFacts], pixels: Counter[int], root: Path) -> Fault | None:
+    """Maps of probabilities in few steps, and soft edges between more than two classes."""
+    others = _besides_void(pixels)
+    if len(pixels) <= GRAYS or others[-1] < HIGH or others[-1] > 255 or _in_a_row(others):
+        return None
+    levels = [value for value, _ in pixels.most_common(LEVELS)]
+    rest = pixels.total() - sum(pixels[value] for value in levels)
+    edges = len(pixels) - LEVELS > GRAYS and rest < EDGES * pixels.total()
+    if not edges and 2 * sum(len(fact.ids) > GRAYS for fact in masks.values()) <= len(masks):
+        return None
+    what = f"has masks of {len(pixels)} gray values up to {max(pixels)}: "
+    what += "drawn or saved with soft edges, it seems" if edges else "probabilities or a picture, it seems, not classes"
+    remedy = "export each class as one value, without soft edges; data.threshold=128 reads dark and bright as two "
+    return Fault(str(root), what, remedy + "classes; if all are classes, name them in data.classes")
+
+
+def nothing_beyond(threshold: int | None, masks: Sequence[MaskFacts], root: Path) -> Fault | None:
+    """A fault where a threshold leaves one of its two classes empty."""
+    values = set().union(*(fact.ids for fact in masks))
+    if threshold is None or len(values) != 1:
+        return None
+    bright = max(values) > 0
+    what = f"has training masks of which {'no value is below' if bright else 'no value reaches'} "
+    what += f"data.threshold={threshold}"
+    remedy = "give a higher one" if bright else "leave it out (masks of 0 and 1 need none), or give a lower one"
+    return Fault(str(root), what, remedy)
+
+
 def _photographs(masks: Mapping[Path, MaskFacts], root: Path) -> Fault | None:
     path, fact = max(masks.items(), key=lambda item: len(item[1].ids))
     if len(fact.ids) <= MANY:
@@ -128,7 +181,7 @@ def soft_ones(masks: Mapping[Path, MaskFacts], names: Sequence[str] | None, root
         for path, fact in masks.items()
         if not fact.palette and (len(fact.ids) > MANY or _is_soft(fact.ids))
     }
-    if names or 2 * len(soft) >= len(masks):
+    if names or 2 * len(soft) >= len(masks) or count_objects(masks):
         return {}
     remedy = "export it without soft edges, or data.threshold=128 reads dark and bright as two classes"
     return {path: Fault(relative(path, root), what, remedy) for path, what in soft.items()}

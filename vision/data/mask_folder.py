@@ -12,9 +12,9 @@ from rich.table import Table
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from ...core.data import Augmented, DataModule, Fault
+from ...core.data.module import Augmented, DataModule, Fault
 from ...core.errors import QuintetError
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from ..pictures import ShownMask, overlay_grid
 from ..pictures.masks import reduced
 from .images import channel_statistics, check_channels, display_image, height_and_width, published_statistics

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ...core.data import Fault
+from ...core.data.module import Fault
 from .mask_sources import MaskEntry
 from .masks import MaskFacts
 from .report import facts_table, problems_table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ...core.data import Fault
+from ...core.data.module import Fault
 from .scan import ImageFacts
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rich.progress import track
 
-from ...core.console import printable
-from ...core.data import Fault
+from ...core.data.module import Fault
 from ...core.errors import QuintetError
-from ...core.files import written_whole
-from ...core.pretrained import cache_folder
+from ...core.weights.pretrained import cache_folder
+from ...core.writing.console import printable
+from ...core.writing.files import written_whole
 from .bands import Bands, orientation_of, read_bands
 from .files import bytes_of, image_formats
 from .images import DEEP_MODES, ImageDescription, open_image, upright

@@ -9,11 +9,11 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ...core.console import printable
-from ...core.data import Fault
+from ...core.data.module import Fault
+from ...core.data.splits import check_fractions as check_fractions
+from ...core.data.splits import stratified_split as stratified_split
 from ...core.errors import QuintetError
-from ...core.splits import check_fractions as check_fractions
-from ...core.splits import stratified_split as stratified_split
+from ...core.writing.console import printable
 
 
 def remedy_without(stage: str, fractions: Mapping[str, float], images: str) -> str:

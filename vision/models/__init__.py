@@ -1,6 +1,6 @@
 """Image models; importing this registers them."""
 
-from ...core.registry import entries_so_far
+from ...core.weights.registry import entries_so_far
 from .decoders import LinearProbe as LinearProbe
 from .decoders import SegFormerHead as SegFormerHead
 from .decoders import UNetDecoder as UNetDecoder

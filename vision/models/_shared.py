@@ -2,7 +2,6 @@
 
 from torch import Tensor, nn
 
-from ...core.attention import Attention, NeighborhoodAttention
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer
 
@@ -28,13 +27,13 @@ def check_grid_rank(mixer: Mixer, rank: int, why: str) -> None:
 def initialise_linear_layers(module: nn.Module) -> None:
     """Draws the weights of linear layers from N(0, 0.02²) cut at two units, and clears their biases.
 
-    Mixers other than softmax attention keep their own initialisation, on which their mechanism may rely.
+    Mixers keep their own initialisation, on which their mechanism may rely, unless they say `drawn_by_networks`.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    if not isinstance(module, Mixer) or isinstance(module, Attention | NeighborhoodAttention):
+    if not isinstance(module, Mixer) or module.drawn_by_networks:
         for child in module.children():
             initialise_linear_layers(child)
 

@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...core.attention import NeighborhoodAttention
-from ...core.encoder import StagedEncoder
+from ...core.blocks.encoder import StagedEncoder
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
-from ...core.network import Network
 from ...core.norm import LayerNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.weights.network import Network
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_grid_rank, check_images, initialise_linear_layers
 

@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ...core.encoder import StagedEncoder, downsample_mask
+from ...core.aside import listened_to, tell
+from ...core.attention import AttentionWeights, softmax_weights
+from ...core.blocks.encoder import StagedEncoder, downsample_mask
 from ...core.errors import QuintetError
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
-from ...core.network import Network
 from ...core.norm import LayerNorm
-from ...core.pretrained import Layout
-from ...core.registry import register_model
+from ...core.weights.network import Network
+from ...core.weights.pretrained import Layout
+from ...core.weights.registry import register_model
 from .. import pretrained
 from ._shared import check_grid_rank, check_images, initialise_convolutions, initialise_linear_layers
 from .decoders import SegFormerHead
@@ -67,6 +69,7 @@ class SpatialReductionAttention(Mixer):
 
     grid_ranks = frozenset({2})
     padding_invariant = False
+    tells = frozenset({"weights"})
     variants: ClassVar[dict[str, dict[str, Any]]] = {"whole grid": {"reduction": 1}}
 
     def __init__(self, dim: int, num_heads: int | None = None, reduction: int = 2) -> None:
@@ -77,7 +80,7 @@ class SpatialReductionAttention(Mixer):
         self.proj = nn.Linear(dim, dim)
         self.reduction = nn.Conv2d(dim, dim, reduction, reduction) if reduction > 1 else None
         self.norm = InnerNorm(dim) if reduction > 1 else None
-        # As the authors draw them; networks leave what is within mixers alone.
+        # As the authors draw them, wherever the mixer stands.
         for layer in (self.query, self.key_value, self.proj):
             initialise_linear_layers(layer)
 
@@ -95,6 +98,10 @@ class SpatialReductionAttention(Mixer):
             tokens = context_mask.flatten(1)
             # A softmax over nothing is NaN: a sample without a real token attends to everything, and is zeroed below.
             allowed = (tokens | ~tokens.any(dim=-1, keepdim=True))[:, None, None, :]
+        if listened_to(self, "weights"):
+            weights = softmax_weights(query, key, allowed, real=None if mask is None else mask.flatten(1))
+            grids = tuple(x.shape[1:3]), tuple(context.shape[1:3])
+            tell(self, "weights", AttentionWeights(weights, None, *grids))
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         y = self.proj(y.transpose(1, 2).flatten(2)).unflatten(1, x.shape[1:3])
         return mask_tokens(y, mask)
@@ -125,6 +132,8 @@ class MixFeedForward(nn.Module):
         ratio: hidden width over `dim`.
     """
 
+    takes = frozenset({"mask"})
+
     def __init__(self, dim: int, ratio: float = 4.0) -> None:
         super().__init__()
         hidden_dim = int(ratio * dim)
@@ -132,8 +141,11 @@ class MixFeedForward(nn.Module):
         self.depthwise = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, dim)
 
-    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
-        hidden = self.depthwise(self.fc1(x).movedim(-1, 1)).movedim(1, -1)
+    def forward(
+        self, x: Float[Tensor, "batch height width dim"], mask: Bool[Tensor, "batch height width"] | None = None
+    ) -> Float[Tensor, "batch height width dim"]:
+        hidden = mask_tokens(self.fc1(x), mask)
+        hidden = self.depthwise(hidden.movedim(-1, 1)).movedim(1, -1)
         return self.fc2(F.gelu(hidden))
 
 

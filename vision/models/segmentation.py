@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...core.network import Network, said
-from ...core.pretrained import Layout
+from ...core.weights.network import Network, said
+from ...core.weights.pretrained import Layout
 from .. import pretrained
 from .decoders import enlarge
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...core.adaptation.lora import named_weights, plain_name
 from ...core.errors import QuintetError, nearest
-from ...core.lora import named_weights, plain_name
-from ...core.network import Network
 from ...core.optim.parameter_groups import not_decayed
+from ...core.weights.network import Network
 from .decoders import enlarge
 
 # What families of timm call "take any image size"; the first one a model accepts is used.

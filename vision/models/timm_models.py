@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ...core.errors import QuintetError
 from ...core.optim.parameter_groups import not_decayed
 from ...core.position.learned import resample_position
-from ...core.pretrained import Source, StateDict
-from ...core.registry import ModelEntry
+from ...core.weights.pretrained import Source, StateDict
+from ...core.weights.registry import ModelEntry
 from .segmentation import FeaturePyramid
 from .vit import VisionTransformer
 

@@ -1,13 +1,8 @@
-"""Where a place of an image looks: the window of neighborhood attention as it is, and the weights of any softmax.
-
-The weight of token j for token i is d y_i / d v_j, the derivative of the output with respect to the value, so what is
-drawn is what the layer computes: shifted windows at borders, dilation and bias included.
-"""
+"""Where a place of an image looks: the weights that layers of attention say aside, windows as they are."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,11 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from ...core.attention import Attention, NeighborhoodAttention
-from ...core.task import Task
-from ...kernels.neighborhood_attention import neighborhood_attention
+from ...core.aside import listening, told_within
+from ...core.attention import AttentionWeights
+from ...core.learning.task import Task
 from ..data.images import denormalize
-from ..models.segformer import SpatialReductionAttention
 from .images import WRONG
 
 LAYERS = 5  # of a picture, besides the image
@@ -102,118 +96,72 @@ def attention_picture(
 
 def looks(network: nn.Module, image: Float[Tensor, "channels height width"], place: tuple[float, float]) -> list[Look]:
     """How up to five layers, spread over the network, look from a place given in shares of height and width."""
-    kinds = {NeighborhoodAttention: _neighborhood, Attention: _softmax, SpatialReductionAttention: _reduced}
-    layers = {name: layer for name, layer in network.named_modules() if type(layer) in kinds}
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.__setitem__(name, inputs[0].detach()))
-        for name, layer in layers.items()
-    ]
+    if "weights" not in told_within(network):
+        return []
     training = network.training
     network.eval()
     parameter = next(network.parameters())
     try:
-        # A test runs in inference mode, in which nothing can be differentiated.
-        with torch.inference_mode(False), torch.enable_grad():
-            with torch.no_grad():
-                # Not the call, which may be compiled: a compiled graph would pass the hooks over.
-                network.forward(image.to(parameter.device, parameter.dtype).clone()[None])
-            chosen = _spread([name for name in layers if name in seen and seen[name].shape[0] == 1], layers, seen)
-            found = [kinds[type(layers[name])](network, layers[name], seen[name], image, place) for name in chosen]
+        with torch.no_grad(), listening(network, "weights") as heard:
+            # Not the call: what is drawn once need not be compiled for it.
+            network.forward(image.to(parameter.device, parameter.dtype)[None])
     finally:
-        for hook in hooks:
-            hook.remove()
         network.train(training)
+    layers = {name: told[-1] for name, told in heard["weights"].items() if len(told[-1].values) == 1}
+    found = (_look(network, layers[name], image, place) for name in _spread(layers))
     return [look for look in found if look is not None]
 
 
-def _spread(names: list[str], layers: dict[str, nn.Module], seen: dict[str, Tensor]) -> list[str]:
-    """Layers of each grid and dilation once, the last one of them; of what is left an even choice."""
-    kinds: dict[Any, str] = {}
-    for name in names:
-        grid = tuple(seen[name].shape[1:-1])
-        # Layers of one kind and grid differ only in depth: first, middle and last tell the most.
-        kinds[grid, getattr(layers[name], "dilation", None)] = name
-    chosen = sorted(kinds.values(), key=names.index)
+def _spread(layers: dict[str, AttentionWeights]) -> list[str]:
+    """Layers of each grid and window once, the last one of them; of what is left an even choice."""
+    # Layers of one kind and grid differ only in depth: first, middle and last tell the most.
+    kinds = {(weights.key_grid, weights.window): name for name, weights in layers.items()}
+    chosen = sorted(kinds.values(), key=list(layers).index)
     if len(chosen) == 1:
-        chosen = names
+        chosen = list(layers)
     if len(chosen) <= LAYERS:
         return chosen
     return [chosen[round(index * (len(chosen) - 1) / (LAYERS - 1))] for index in range(LAYERS)]
 
 
-def _neighborhood(network: nn.Module, layer: nn.Module, x: Tensor, image: Tensor, place: tuple) -> Look | None:
-    if x.dim() != 4:
+def _look(network: nn.Module, weights: AttentionWeights, image: Tensor, place: tuple[float, float]) -> Look | None:
+    if len(weights.key_grid) == 1:
+        return _look_of_sequence(network, weights, image, place)
+    if len(weights.grid) != 2 or len(weights.key_grid) != 2:
         return None
-    grid = tuple(x.shape[1:3])
-    row, column = _token(grid, place)
-    query, key, value = layer.qkv(x).unflatten(-1, (3, layer.num_heads, -1)).detach().unbind(-3)
-    settings = {"stride": layer.stride, "dilation": layer.dilation, "causal": layer.causal_axes}
-
-    def weights(query: Tensor, bias: Tensor | None) -> Tensor:
-        values = torch.zeros_like(value, requires_grad=True)
-        y = neighborhood_attention(query, key, values, layer.kernel_size, bias=bias, **settings)
-        (found,) = torch.autograd.grad(y[0, row, column, :, 0].sum(), values)
-        return found[0, ..., 0].mean(-1).float().cpu()
-
-    # A query of zeros weighs its window evenly: no weight of it is lost in rounding.
-    window = weights(torch.zeros_like(query), None) > 0
-    bias = None if layer.rpb is None else layer.rpb.detach()
-    sizes = " x ".join(map(str, layer.kernel_size))
-    steps = layer.dilation[0] if len(set(layer.dilation)) == 1 else layer.dilation
-    title = f"{sizes} of {grid[0]} x {grid[1]}, dilation {steps}"
-    return Look(title, weights(query, bias), window, (row, column), grid)
+    row, column = _token(weights.grid, place)
+    token = row * weights.grid[1] + column
+    of = weights.of(token)[0].mean(0).float().cpu()
+    title = weights.window
+    if weights.keys is None:
+        same = weights.grid == weights.key_grid and hasattr(network, "prefix_length")
+        title = f"{'place' if same else _words(weights.grid)} to {_words(weights.key_grid)}"
+    window = None if weights.keys is None else weights.seen(token).cpu()
+    return Look(title, of, window, (row, column), weights.grid)
 
 
-def _softmax(network: nn.Module, layer: nn.Module, x: Tensor, image: Tensor, place: tuple) -> Look | None:
-    prefix, grid = 0, tuple(x.shape[1:-1])
-    if len(grid) == 1:
-        owner = next((part for part in network.modules() if hasattr(part, "prefix_length")), None)
-        if owner is None:
-            return None
-        prefix = owner.prefix_length
-        grid = tuple(-(-size // owner.patch_embedding.patch_size) for size in image.shape[-2:])
-    if len(grid) != 2 or prefix + grid[0] * grid[1] != x[0, ..., 0].numel():
+def _look_of_sequence(
+    network: nn.Module, weights: AttentionWeights, image: Tensor, place: tuple[float, float]
+) -> Look | None:
+    """Of a sequence of tokens that are no patches, and then of patches."""
+    owner = next((part for part in network.modules() if hasattr(part, "prefix_length")), None)
+    if owner is None:
+        return None
+    prefix = owner.prefix_length
+    grid = tuple(-(-size // owner.patch_embedding.patch_size) for size in image.shape[-2:])
+    if prefix + grid[0] * grid[1] != weights.key_grid[0]:
         return None
     row, column = _token(grid, place)
     # The class token, where there is one, is what the answer is read from.
     of_class = prefix > 0 and getattr(owner, "class_token", None) is not None
     token = 0 if of_class else prefix + row * grid[1] + column
-    captured = _attention_weights(layer, x, token)
+    of = weights.of(token)[0].mean(0)[prefix:].reshape(grid).float().cpu()
     name = "class token" if of_class else "place"
-    weights = captured[prefix:].reshape(grid)
-    return Look(f"{name} to {grid[0]} x {grid[1]}", weights, None, None if of_class else (row, column), grid)
+    return Look(f"{name} to {_words(grid)}", of, None, None if of_class else (row, column), grid)
 
 
-def _attention_weights(layer: nn.Module, x: Tensor, token: int) -> Float[Tensor, " tokens"]:
-    """Softmax weights of one token, the mean over the heads."""
-    with torch.no_grad():
-        qkv = layer.qkv(x).unflatten(-1, (-1, layer.head_dim))
-        query, key, _ = qkv.split((layer.num_heads, layer.num_key_value_heads, layer.num_key_value_heads), dim=-2)
-        query, key = layer.q_norm(query), layer.k_norm(key)
-        if layer.rotary is not None:
-            query, key = layer.rotary(query, key)
-        query, key = query.flatten(1, -3)[0, token], key.flatten(1, -3)[0]
-        key = key.repeat_interleave(layer.num_heads // layer.num_key_value_heads, dim=1)
-        scores = torch.einsum("hd,nhd->hn", query.float(), key.float()) * layer.head_dim**-0.5
-        if layer.relative_bias is not None:
-            scores = scores + layer.relative_bias(tuple(x.shape[1:-1]))[:, token]
-        if layer.causal:
-            scores[:, token + 1 :] = -torch.inf
-        return scores.softmax(-1).mean(0).cpu()
-
-
-def _reduced(network: nn.Module, layer: nn.Module, x: Tensor, image: Tensor, place: tuple) -> Look | None:
-    grid = tuple(x.shape[1:3])
-    row, column = _token(grid, place)
-    heads = (layer.num_heads, -1)
-    with torch.no_grad():
-        context, _ = layer._reduced(x, None)
-        query = layer.query(x[0, row, column]).unflatten(-1, heads)
-        key = layer.key_value(context)[0].flatten(0, 1).unflatten(-1, (2, *heads))[:, 0]
-        scores = torch.einsum("hd,nhd->hn", query.float(), key.float()) * query.shape[-1] ** -0.5
-    weights = scores.softmax(-1).mean(0).reshape(context.shape[1:3]).cpu()
-    return Look(f"{grid[0]} x {grid[1]} to {weights.shape[0]} x {weights.shape[1]}", weights, None, (row, column), grid)
+def _words(grid: tuple[int, ...]) -> str:
+    return " x ".join(map(str, grid))
 
 
 def _token(grid: tuple[int, ...], place: tuple[float, float]) -> tuple[int, int]:

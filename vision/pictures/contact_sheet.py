@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 
 COLUMNS = 8  # images a class
 ROWS = 16  # classes

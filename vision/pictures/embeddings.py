@@ -6,10 +6,8 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from .images import NEUTRAL
 
 # Okabe and Ito, and a mark of its own for each round of them: 40 classes are told apart without colour alone.
@@ -29,6 +27,10 @@ def projection(
         title: of the picture.
         method: of the map.
     """
+    # Here, because training a classifier, which reads this file too, would wait for it.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     chosen = np.sort(np.random.default_rng(0).permutation(len(vectors))[:MOST])
     vectors, labels = vectors[chosen], [labels[index] for index in chosen]
     centred = vectors - vectors.mean(0)

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from .images import NEUTRAL, RIGHT, WRONG, Shown
 
 EACH = 6  # worst, median and best ones: a row of a grid each

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 
 RIGHT, WRONG, NEUTRAL = "#0072B2", "#D55E00", "#333333"
 SHOWN = 24  # images of a grid

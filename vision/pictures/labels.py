@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from .images import NEUTRAL, RIGHT, SHOWN, WRONG
 
 LINES = 5  # classes named under an image

@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.pictures import shortened
+from ...core.pictures.charts import shortened
 from .images import NEUTRAL, RIGHT, WRONG
 
 FALSE_ALARM = "#CC79A7"

@@ -21,17 +21,17 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms import v2
 
-from ...core.baselines import Baselines
-from ...core.cells import path_cell, text_cell, write_table
-from ...core.data import DataModule
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.files import refuse_existing, written_whole
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
+from ...core.learning.baselines import Baselines
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
 from ...core.objectives import balanced_weights, binary_cross_entropy, cross_entropy
-from ...core.task import StepResult, command
+from ...core.weights.networks import Kind
+from ...core.writing.cells import path_cell, text_cell, write_table
+from ...core.writing.files import refuse_existing, written_whole
 from ..backbones import IMAGES, Backbone, expected_statistics
 from ..data.images import ImageDescription, ImageSample, denormalize
 from ..pictures import SHOWN, Gallery, Shown, class_bars, confusion_matrix, image_grid
@@ -75,7 +75,7 @@ class ImageClassifier(NetworkTask):
         mixup: alpha of mixup (arXiv 1710.09412), 0 for none.
         cutmix: alpha of CutMix (arXiv 1905.04899), 0 for none; with both, each batch takes one of them.
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
-        **network: see quintet.core.network_task.NetworkTask.
+        **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
         QuintetError: an unknown backbone, one that takes no mixer, weights that do not fit.
@@ -285,7 +285,7 @@ class ImageClassifier(NetworkTask):
         """Writes predictions.csv (path, label, probability of each class) and predictions.png.
 
         Where images may have several, the column `labels` holds those above one half, separated by semicolons. Paths
-        and labels are written as quintet.core.cells says.
+        and labels are written as quintet.core.writing.cells says.
 
         Raises QuintetError where one of them exists already, or cannot be written.
         """

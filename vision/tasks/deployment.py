@@ -12,16 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...core.attention import NeighborhoodAttention
-from ...core.export import Deployable
+from ...core.learning.deployable import Deployable
+from ...core.learning.task import Task
 from ...core.position.resampling import CUBIC, LINEAR, resampling_matrix
-from ...core.task import Task
 from ..data.images import ImageDescription
 from ..data.transforms import KEPT
 
 GRAY = 128 / 255  # of the bars around a padded image
-# They cut their grid into tiles by a plan for its size, which a graph cannot redo.
-FIXED = (NeighborhoodAttention,)
 
 
 def fitted(
@@ -117,7 +114,7 @@ def deployable_images(
 
     axes = {0: "batch", 2: "height", 3: "width"}
     other = images(3, height + height // 3 + 1, max(2, width - width // 4))
-    found = {type(part).__name__ for part in task.modules() if isinstance(part, FIXED)}
+    found = {type(part).__name__ for part in task.modules() if getattr(part, "plans_grid", False)}
     if found and not module.resize:
         axes, other = {0: "batch"}, images(3, height, width)
         note = f"{' and '.join(sorted(found))} is planned for one size of grid: the file takes {height} x {width} alone"

@@ -13,24 +13,20 @@ import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_only
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ...core.cells import text_cell, write_table
-from ...core.console import printable
-from ...core.data import DataModule
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.files import refuse_existing, written_whole
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, command
 from ...core.mixer import Mixer
-from ...core.network import said
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind
-from ...core.task import StepResult, command
+from ...core.weights.network import said
+from ...core.weights.networks import Kind
+from ...core.writing.cells import text_cell, write_table
+from ...core.writing.console import printable
+from ...core.writing.files import refuse_existing, written_whole
 from ..backbones import IMAGES, Backbone
 from ..data.images import ImageDescription, ImageSample
 from ..pictures.embeddings import projection
@@ -208,6 +204,12 @@ def probe(vectors: np.ndarray, labels: list[str | None], parts: list[str | None]
     train, measured = part_of == "train", [part for part in ("val", "test") if (part_of == part).any()]
     if len(set(label_of[train])) < 2 or not measured:
         return pd.DataFrame()
+    # Here, because a classifier's training, which reads this file too, would wait for it half a second.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     x, y = vectors[train], label_of[train].astype(str)
     nearest = KNeighborsClassifier(min(neighbours, len(x)), metric="cosine", weights="distance").fit(x, y)
     methods: list[tuple[str, str, Any]] = [("nearest neighbours", f"k={nearest.n_neighbors}", nearest)]

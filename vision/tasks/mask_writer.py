@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 from torch import Tensor
 
-from ...core.cells import path_cell, write_table
-from ...core.files import OutputNames, refuse_existing, written_whole
+from ...core.writing.cells import path_cell, write_table
+from ...core.writing.files import OutputNames, refuse_existing, written_whole
 from ..data.images import display_image
 from ..data.masks import MaskDescription, mask_image
 from ..pictures import ShownMask, overlay_grid
@@ -24,7 +24,7 @@ class MaskWriter:
 
         masks/<name>.png      class ids as in the training masks, in the colours of their palette
         overlays/<name>.jpg   the image under its mask
-        predictions.csv       path, mask, and the share of each class (quintet.core.cells)
+        predictions.csv       path, mask, and the share of each class (quintet.core.writing.cells)
         predictions.png       a sheet of the first images
 
     Args:

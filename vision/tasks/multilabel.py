@@ -13,7 +13,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
-from ...core.metrics import collection
+from ...core.learning.metrics import collection
 from ..data.images import ImageDescription
 
 THRESHOLD = 0.5  # probability above which an image is said to have a class

@@ -15,17 +15,17 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from ...core.baselines import Baselines
-from ...core.data import DataModule
+from ...core.adaptation.lora import named_weights
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
-from ...core.export import Deployable
-from ...core.lora import named_weights
-from ...core.metrics import collection
-from ...core.network_task import NetworkTask
-from ...core.networks import Kind, refuse_built
+from ...core.learning.baselines import Baselines
+from ...core.learning.deployable import Deployable
+from ...core.learning.metrics import collection
+from ...core.learning.network_task import NetworkTask
+from ...core.learning.task import StepResult, Task, command
 from ...core.objectives import balanced_weights
-from ...core.pretrained import LoadReport
-from ...core.task import StepResult, Task, command
+from ...core.weights.networks import Kind, refuse_built
+from ...core.weights.pretrained import LoadReport
 from ..backbones import MAPS, Backbone, build_segmentation_network, load_segmentation_backbone
 from ..data.images import denormalize
 from ..data.masks import IGNORED, MaskDescription, MaskSample
@@ -77,8 +77,9 @@ class SemanticSegmenter(NetworkTask):
         test_time_flip: in test and prediction look at the mirrored image too, and average both.
         test_time_scales: sizes, as multiples of the image's, at which test and prediction look at it, and average; with
             windows, of each window.
-        **network: see quintet.core.network_task.NetworkTask. The head, which "backbone" in `freeze` leaves out, is the
-            decoder and the feature pyramid that a plain backbone is given, which no weights are published of.
+        **network: see quintet.core.learning.network_task.NetworkTask. The head, which "backbone" in `freeze` leaves
+            out, is the decoder and the feature pyramid that a plain backbone is given, of which no weights are
+            published.
 
     Raises:
         QuintetError: an unknown backbone, one without feature maps or that takes no mixer, weights that do not fit.

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from quintet.core.errors import QuintetError
-from quintet.core.inspection import build_data
+from quintet.core.run.inspection import build_data
 from quintet.timeseries import LabelledSeries
 
 HEADER = "@problemName Toy\n@timeStamps false\n@univariate true\n@classLabel true up down\n@data\n"

@@ -9,9 +9,9 @@ import torch
 import xarray as xr
 from rich.console import Console
 
-from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
-from quintet.core.inspection import build_data
+from quintet.core.run.inspection import build_data
+from quintet.core.weights.described import description_of
 from quintet.timeseries import SeriesData
 
 

@@ -5,7 +5,7 @@ import time
 import torch
 from torch.utils.data import DataLoader
 
-from quintet.core.data import Draw
+from quintet.core.data.module import Draw
 from quintet.timeseries.data.windows import WindowDataset, as_batch
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from quintet.core.errors import QuintetError
 from quintet.core.norm import BatchNorm
-from quintet.core.registry import count_parameters, create_model
+from quintet.core.weights.registry import count_parameters, create_model
 from quintet.timeseries.models import InceptionTime
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from quintet.core.attention import Attention, NeighborhoodAttention
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import load_weights
-from quintet.core.registry import count_parameters, list_mixers, mixer_class
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.registry import count_parameters
 from quintet.timeseries.models import ITransformer
 from quintet.timeseries.models.covariates import Covariates
 
@@ -100,10 +100,7 @@ def test_the_number_of_channels_is_free_and_quantiles_are_outputs():
         assert model(torch.randn(2, L, channels)).shape == (2, H, channels, 3)
 
 
-@pytest.mark.parametrize("name", list_mixers())
-def test_any_mixer_of_sequences(name):
-    # These two are built for grids of one rank, planes unless told otherwise.
-    mixer = partial(mixer_class(name), **({"rank": 1} if name in ("neighborhood", "window") else {}))
+def test_mixers_of_all_kinds(mixer):
     model = ITransformer(8, 4, dim=32, depth=1, mixer=mixer)
     forecasts = model(torch.randn(2, 8, 5))
     assert forecasts.shape == (2, 4, 5, 1)

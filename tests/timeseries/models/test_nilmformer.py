@@ -1,7 +1,6 @@
 """NILMFormer: parity with the published layout, any mixer, masked rows, what is refused."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -9,8 +8,8 @@ import torch.nn.functional as F
 
 from quintet.core.attention import Attention, NeighborhoodAttention
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import load_weights
-from quintet.core.registry import count_parameters, list_mixers, mixer_class
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.registry import count_parameters
 from quintet.timeseries.models import NILMFormer
 
 L, FEATURES, D, HEADS, DEPTH = 18, 6, 16, 4, 2
@@ -142,10 +141,7 @@ def test_what_was_not_observed_changes_nothing():
     torch.testing.assert_close(first[1:], model(load[1:], None, calendar[1:]))
 
 
-@pytest.mark.parametrize("name", list_mixers())
-def test_any_mixer_of_sequences(name):
-    # These two are built for grids of one rank, planes unless told otherwise.
-    mixer = partial(mixer_class(name), **({"rank": 1} if name in ("neighborhood", "window") else {}))
+def test_mixers_of_all_kinds(mixer):
     model = NILMFormer(2, calendar=0, dim=32, depth=1, mixer=mixer)
     model(torch.rand(2, 9)).sum().backward()
 

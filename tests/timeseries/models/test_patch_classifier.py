@@ -5,8 +5,8 @@ import torch
 
 from quintet.core.attention import GatedLinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.registry import create_model
 from quintet.core.ssm import MinGRU
+from quintet.core.weights.registry import create_model
 from quintet.timeseries.models import PatchClassifier, PatchEncoder
 
 

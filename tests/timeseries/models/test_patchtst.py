@@ -1,15 +1,14 @@
 """PatchTST: parity with the published layout, independent channels, any mixer."""
 
-from functools import partial
-
 import pytest
 import torch
 import torch.nn.functional as F
 
+from quintet.core.aside import listening
 from quintet.core.attention import Attention
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import load_weights
-from quintet.core.registry import count_parameters, create_model, list_mixers, mixer_class
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.registry import count_parameters, create_model
 from quintet.timeseries.models import PatchTST
 from quintet.timeseries.models.patchtst import ResidualAttention, TokenBatchNorm
 
@@ -110,10 +109,7 @@ def test_quantiles_are_outputs():
     assert small(outputs=5, num_heads=HEADS)(torch.randn(2, L, 3)).shape == (2, H, 3, 5)
 
 
-@pytest.mark.parametrize("name", list_mixers())
-def test_any_mixer_of_sequences(name):
-    # These two are built for grids of one rank, planes unless told otherwise.
-    mixer = partial(mixer_class(name), **({"rank": 1} if name in ("neighborhood", "window") else {}))
+def test_mixers_of_all_kinds(mixer):
     model = PatchTST(16, 4, patch_size=4, stride=2, dim=32, depth=1, mixer=mixer)
     forecasts = model(torch.randn(2, 16, 2))
     assert forecasts.shape == (2, 4, 2, 1)
@@ -125,15 +121,29 @@ def test_residual_attention_without_scores_is_softmax_attention():
     core.load_state_dict(ours.state_dict())
     x, mask = torch.randn(2, 7, D), torch.rand(2, 7) > 0.3
     mask[1] = False
-    assert torch.allclose(ours(x, mask), core(x, mask), atol=1e-6)
+    assert torch.allclose(ours(x, mask)[0], core(x, mask), atol=1e-6)
 
 
-def test_scores_are_handed_on():
-    layer, scores = ResidualAttention(D, HEADS), []
-    first = layer(torch.ones(1, 3, D), scores=scores)
-    second = layer(torch.randn(1, 3, D), scores=scores)
-    assert len(scores) == 2
-    assert first.shape == second.shape
+def test_scores_are_handed_on_and_added_up():
+    """Weights of the second layer: softmax of its own scores and those of the first."""
+    model = small(num_heads=HEADS).eval()
+    with listening(model, "weights") as heard:
+        model(torch.randn(1, L, 1))
+    blocks, scores = model.encoder.blocks, []
+    inputs = []
+    for block in blocks:
+        block.mixer.register_forward_pre_hook(lambda _, tokens: inputs.append(tokens[0]))
+    torch.manual_seed(0)
+    x = torch.randn(1, L, 1)
+    with listening(model, "weights") as heard:
+        model(x)
+    for block, tokens in zip(blocks, inputs):
+        q, k, _ = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in block.mixer.qkv(tokens).chunk(3, -1))
+        scores.append(q @ k.mT / (D // HEADS) ** 0.5)
+    assert len(blocks) > 1
+    for layer in range(len(blocks)):
+        (found,) = heard["weights"][f"encoder.blocks.{layer}.mixer"]
+        assert torch.allclose(found.dense(), sum(scores[: layer + 1]).softmax(-1), atol=1e-5)
 
 
 def test_token_batch_norm_is_over_all_tokens():

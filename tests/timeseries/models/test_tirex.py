@@ -8,8 +8,8 @@ from torch import nn
 
 from quintet.core.attention import Attention, GatedLinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.registry import create_model
 from quintet.core.ssm import MLSTM
+from quintet.core.weights.registry import create_model
 from quintet.timeseries.models import TiRex
 
 SMALL = {"patch_size": 4, "dim": 16, "depth": 2, "hidden_dim": 24, "max_context": 64}

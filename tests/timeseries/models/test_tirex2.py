@@ -10,7 +10,7 @@ from torch import nn
 
 from quintet.core.attention import Attention, GatedLinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.registry import create_model
+from quintet.core.weights.registry import create_model
 from quintet.timeseries.models import TiRex2
 from quintet.timeseries.models.covariates import Covariates
 

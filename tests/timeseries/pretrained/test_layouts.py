@@ -2,7 +2,7 @@
 
 import torch
 
-from quintet.core.pretrained import load_weights
+from quintet.core.weights.pretrained import load_weights
 from quintet.timeseries.models import ITransformer
 from quintet.timeseries.pretrained import OFFICIAL_PATCHTST, THUML_ITRANSFORMER
 

@@ -5,8 +5,8 @@ import torch
 
 from quintet.cli import main
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import find_weights, load_weights
-from quintet.core.registry import create_model, model_entry
+from quintet.core.weights.pretrained import find_weights, load_weights
+from quintet.core.weights.registry import create_model, model_entry
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.models import TiRex
 from quintet.timeseries.pretrained import TIREX, TIREX2

@@ -8,8 +8,8 @@ import torch
 from quintet.cli import main
 from quintet.core.attention import GatedLinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.metrics_file import read_metrics
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
+from quintet.core.run.metrics_file import read_metrics
 from quintet.timeseries import AnomalyData, AnomalyDetector
 from quintet.timeseries.models import ITransformer
 from quintet.timeseries.tasks.anomaly import RowErrors, measure

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quintet.core.export import traced, verified
+from quintet.core.run.export import traced, verified
 from quintet.timeseries import LabelledSeriesDescription, SeriesClassifier
 from quintet.timeseries.data import SeriesDescription
 from quintet.timeseries.tasks import Forecaster

@@ -9,8 +9,8 @@ import xarray as xr
 from quintet.cli import main
 from quintet.core.attention import GatedLinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.metrics_file import read_metrics
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
+from quintet.core.run.metrics_file import read_metrics
 from quintet.timeseries import DisaggregationData, Disaggregator
 from quintet.timeseries.models import NILMFormer
 from quintet.timeseries.tasks.disaggregation import merged

@@ -6,9 +6,9 @@ import lightning as L
 import pytest
 import torch
 
+from quintet.core.adaptation.lora import adapters_of, merge_adapters
 from quintet.core.errors import QuintetError
-from quintet.core.lora import adapters_of, merge_adapters
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.metrics.quantiles import pinball
 from quintet.timeseries.models import TiRex

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from quintet.core.pretrained import Layout, Terms
-from quintet.core.show import facts_of
+from quintet.core.run.show import facts_of
+from quintet.core.weights.pretrained import Layout, Terms
 from quintet.timeseries import AnomalyDetector, Disaggregator, Forecaster, Imputer, SeriesClassifier
 from quintet.timeseries.data.classes import LabelledSeriesDescription
 from quintet.timeseries.data.disaggregation import DisaggregationDescription

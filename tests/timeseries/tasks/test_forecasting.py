@@ -8,9 +8,9 @@ import xarray as xr
 
 from quintet.cli import main
 from quintet.core.attention import GatedLinearAttention
-from quintet.core.data import DataModule
+from quintet.core.data.module import DataModule
 from quintet.core.errors import QuintetError
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
 from quintet.timeseries import Forecaster, SeriesData
 from quintet.timeseries.data import Windows
 from quintet.timeseries.models import ITransformer
@@ -198,7 +198,7 @@ def test_pretrained_from_a_file(csv, tmp_path, capsys):
 
 
 def test_every_test_stands_beside_the_baselines(run):
-    from quintet.core.metrics_file import read_metrics
+    from quintet.core.run.metrics_file import read_metrics
 
     last = read_metrics(run / "run" / "metrics.csv")[-1]
     for metric in ("mae", "mse", "rmse", "smape", "mase"):

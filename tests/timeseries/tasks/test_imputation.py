@@ -9,7 +9,7 @@ import xarray as xr
 from quintet.cli import main
 from quintet.core.attention import GatedLinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.metrics_file import read_metrics
+from quintet.core.run.metrics_file import read_metrics
 from quintet.timeseries import ImputationData, Imputer
 from quintet.timeseries.models import ITransformer
 

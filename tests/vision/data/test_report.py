@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from quintet.core.data import Fault
+from quintet.core.data.module import Fault
 from quintet.vision.data import ImageFolder
 from quintet.vision.data.report import facts_table, problems_table
 from quintet.vision.data.scan import ImageFacts

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from quintet.core.data import Augmented, Draw
+from quintet.core.data.module import Augmented, Draw
 from quintet.vision.data.images import ImageSample, OnImage
 from quintet.vision.data.transforms import (
     Recipe,

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from quintet.core.errors import QuintetError
-from quintet.core.network import said
-from quintet.core.networks import build_network
 from quintet.core.optim.parameter_groups import parameter_groups
+from quintet.core.weights.network import said
+from quintet.core.weights.networks import build_network
 from quintet.vision.backbones import IMAGES
 from quintet.vision.models.timm_maps import TimmMaps
 

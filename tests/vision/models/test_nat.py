@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention
-from quintet.core.described import description_of
+from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention, WindowAttention
 from quintet.core.errors import QuintetError
 from quintet.core.optim.parameter_groups import parameter_groups
-from quintet.core.pretrained import load_weights
-from quintet.core.records import build
-from quintet.core.registry import count_parameters, create_model
+from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.records import build
+from quintet.core.weights.registry import count_parameters, create_model
 from quintet.vision.models import NeighborhoodAttentionTransformer
 from quintet.vision.models.nat import alternating_dilations
 
@@ -453,3 +453,20 @@ def test_agrees_with_natten_with_the_bias(grid, dilation):
     with torch.no_grad():
         y = natten.na2d(*parts, kernel_size=7, dilation=dilation, scale=32**-0.5)[..., :32]
         assert relative_error(mixer(x), mixer.proj(y.flatten(-2))) < 1e-5
+
+
+@pytest.mark.parametrize("mixer", [None, WindowAttention, Attention])
+def test_attention_of_any_kind_starts_as_the_authors_draw_it(mixer):
+    """N(0, 0.02²) cut at two units has a deviation of 0.88 * 0.02; torch's own layers would have 0.1."""
+    torch.manual_seed(0)
+    net = NeighborhoodAttentionTransformer(num_classes=0, dim=32, depths=(1, 1), mixer=mixer)
+    for stage in net.encoder.stages:
+        for layer in (stage.blocks[0].mixer.qkv, stage.blocks[0].mixer.proj):
+            assert layer.weight.std().item() == pytest.approx(0.0176, rel=0.1)
+            assert not layer.bias.any()
+
+
+def test_mixers_that_rely_on_how_they_start_keep_it():
+    torch.manual_seed(0)
+    net = NeighborhoodAttentionTransformer(num_classes=0, dim=32, depths=(1,), mixer=LinearAttention)
+    assert net.encoder.stages[0].blocks[0].mixer.qkv.weight.std().item() == pytest.approx(32**-0.5 / 3**0.5, rel=0.1)

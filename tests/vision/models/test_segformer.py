@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from quintet.core.aside import listening
 from quintet.core.attention import LinearAttention
-from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
-from quintet.core.pretrained import load_weights
-from quintet.core.records import build
-from quintet.core.registry import count_parameters, create_model, list_models, model_entry
+from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.records import build
+from quintet.core.weights.registry import count_parameters, create_model, list_models, model_entry
 from quintet.vision.models import MixTransformer, SegFormerHead, SegmentationNetwork
-from quintet.vision.models.segformer import SpatialReductionAttention
+from quintet.vision.models.segformer import MixFeedForward, SpatialReductionAttention
 
 TINY = {"dims": (8, 12, 20, 16), "depths": (1, 2, 1, 1), "num_heads": (1, 2, 5, 4)}
 REDUCTIONS = (8, 4, 2, 1)
@@ -448,3 +449,38 @@ def shake(module):
     for buffer in module.buffers():
         if buffer.is_floating_point():
             buffer.add_(0.2 * torch.rand_like(buffer))
+
+
+def test_attention_starts_as_the_authors_draw_it():
+    """N(0, 0.02²) cut at two units has a deviation of 0.88 * 0.02; torch's own layers would have 0.07 to 0.1."""
+    torch.manual_seed(0)
+    net = MixTransformer(num_classes=0, dims=(32, 64), depths=(1, 1), num_heads=(1, 2), reductions=(2, 1))
+    mixers = [stage.blocks[0].mixer for stage in net.encoder.stages]
+    for layer in (layer for mixer in mixers for layer in (mixer.query, mixer.key_value, mixer.proj)):
+        assert layer.weight.std().item() == pytest.approx(0.0176, rel=0.1)
+        assert not layer.bias.any()
+
+
+def test_weights_said_aside_times_values_are_the_output():
+    torch.manual_seed(0)
+    layer = SpatialReductionAttention(8, num_heads=2, reduction=2).double()
+    layer.proj = torch.nn.Identity()
+    x, mask = torch.randn(2, 4, 6, 8).double(), torch.arange(6).expand(2, 4, 6) < 4
+    with listening(layer, "weights") as heard:
+        y = layer(x, mask)
+    (weights,) = heard["weights"][""]
+    seen = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+    context = layer.norm(layer.reduction(seen.movedim(-1, 1)).movedim(1, -1))
+    value = layer.key_value(context)[..., 8:].flatten(1, 2).unflatten(-1, (2, 4))
+    assert (weights.grid, weights.key_grid) == ((4, 6), (2, 3))
+    found = torch.einsum("bhqk,bkhd->bqhd", weights.dense(), value).flatten(2).view_as(y)
+    assert relative_error(found, y) < 1e-12
+    assert not weights.dense().unflatten(-1, (2, 3))[..., 2:].any()  # nothing real stands there
+
+
+def test_the_convolution_of_the_feed_forward_layer_sees_no_masked_tokens():
+    torch.manual_seed(0)
+    layer, x = MixFeedForward(8), torch.randn(1, 4, 6, 8)
+    mask = torch.arange(6).expand(1, 4, 6) < 4
+    spoiled = x.masked_fill(~mask.unsqueeze(-1), 7.0)
+    assert relative_error(layer(spoiled, mask)[:, :, :4], layer(x[:, :, :4])) < 1e-6

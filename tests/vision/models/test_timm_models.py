@@ -10,7 +10,7 @@ from torch import nn
 
 from quintet.core.errors import QuintetError
 from quintet.core.optim.parameter_groups import parameter_groups
-from quintet.core.registry import create_model, list_models
+from quintet.core.weights.registry import create_model, list_models
 from quintet.vision.models.timm_models import TimmModel
 
 # One of each kind, as small as it may be made.

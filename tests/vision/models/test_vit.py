@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention
-from quintet.core.described import description_of
 from quintet.core.errors import QuintetError
 from quintet.core.optim.parameter_groups import parameter_groups
-from quintet.core.pretrained import load_weights
-from quintet.core.records import build
-from quintet.core.registry import count_parameters, create_model
+from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import load_weights
+from quintet.core.weights.records import build
+from quintet.core.weights.registry import count_parameters, create_model
 from quintet.vision.models import VisionTransformer
 
 SMALL = {"dim": 64, "depth": 2, "patch_size": 8, "image_size": 32, "num_classes": 5}

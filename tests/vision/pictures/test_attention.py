@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from quintet.core.aside import listening
 from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention
 from quintet.core.position import RotaryPosition
 from quintet.vision.models import MixTransformer, NeighborhoodAttentionTransformer, VisionTransformer
@@ -96,12 +97,12 @@ def weights_by_perturbation(layer: nn.Module, tokens: torch.Tensor, token: int) 
     [{}, {"num_heads": 4, "num_key_value_heads": 2, "head_dim": 8}, {"rotary": RotaryPosition}, {"causal": True}],
 )
 def test_softmax_weights_are_what_the_output_is_made_of(arguments):
-    from quintet.vision.pictures.attention import _attention_weights
-
     torch.manual_seed(0)
     layer = Attention(32, **arguments).eval()
     tokens = torch.randn(1, 7, 32)
-    found = _attention_weights(layer, tokens, 4)
+    with listening(layer, "weights") as heard:
+        layer(tokens)
+    found = heard["weights"][""][0].of(4)[0].mean(0)
     torch.testing.assert_close(found.double(), weights_by_perturbation(layer, tokens, 4).detach(), rtol=1e-4, atol=1e-6)
 
 

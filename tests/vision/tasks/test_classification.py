@@ -13,9 +13,11 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_ac
 from torch import nn
 from torch.nn import functional as F
 
-from quintet.core.attention import LinearAttention
+from quintet.core.attention import HedgehogFeatures, LinearAttention
 from quintet.core.errors import QuintetError
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
+from quintet.core.weights.described import description_of
+from quintet.core.weights.records import build_node
 from quintet.vision import Digits, ImageClassifier, ImageFolder
 from quintet.vision.data.images import ImageDescription, ImageSample
 from quintet.vision.models import VisionTransformer
@@ -332,3 +334,12 @@ class Stop(L.Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def test_a_mixer_given_by_its_name_is_remembered_by_it():
+    task = made(backbone=TINY, mixer="hedgehog")
+    assert type(task.network.encoder.blocks[0].mixer.feature_map) is HedgehogFeatures
+    restored = build_node(description_of(task), ImageClassifier, {}, "here")
+    assert restored.mixer == "hedgehog"
+    with pytest.raises(QuintetError, match="no mixer is called 'hedgheog'; nearest: hedgehog"):
+        made(backbone=TINY, mixer="hedgheog")

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from quintet.core.export import traced, verified
+from quintet.core.learning.task import RECORD
 from quintet.core.position.resampling import CUBIC, LINEAR
-from quintet.core.task import RECORD
+from quintet.core.run.export import traced, verified
 from quintet.vision import ImageClassifier, SemanticSegmenter
 from quintet.vision.data.images import ImageDescription
 from quintet.vision.data.masks import MaskDescription, MaskSample
@@ -136,7 +136,7 @@ def test_a_segmenter_is_traced_for_any_size(fit):
 
 ONNX = """
 import sys, torch
-from quintet.core.export import export_checkpoint
+from quintet.core.run.export import export_checkpoint
 for line in export_checkpoint(sys.argv[1], {"format": "onnx", "output": sys.argv[2]}):
     print(line)
 """

@@ -12,7 +12,7 @@ from torch import nn
 
 from quintet.cli import main
 from quintet.core.errors import QuintetError
-from quintet.core.run_folder import RUN_FOLDER
+from quintet.core.run.run_folder import RUN_FOLDER
 from quintet.vision import FeatureExtractor, ImageFolder
 from quintet.vision.data.images import ImageSample
 from quintet.vision.tasks.features import probe
@@ -70,7 +70,7 @@ def test_from_a_classifiers_checkpoint_and_of_images_without_labels(run, photogr
     assert list(table) == ["path", "embedding"], said
     assert not (folder / "probes.csv").exists()
     # What the head reads: with it, the classifier's own probabilities.
-    from quintet.core.task import load_task
+    from quintet.core.learning.task import load_task
 
     task, extractor = load_task(checkpoint), FeatureExtractor.of(load_task(checkpoint))
     images = torch.randn(2, 3, 16, 16)

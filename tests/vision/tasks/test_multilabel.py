@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, f1_score
 from torch.nn import functional as F
 
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
 from quintet.vision import ImageClassifier, ImageFolder
 from quintet.vision.data.images import ImageDescription, ImageSample
 from quintet.vision.models import VisionTransformer

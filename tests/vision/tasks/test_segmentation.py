@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from quintet.core.adaptation.lora import named_weights
 from quintet.core.errors import QuintetError
-from quintet.core.lora import named_weights
-from quintet.core.task import load_task
+from quintet.core.learning.task import load_task
 from quintet.vision import MaskFolder, SemanticSegmenter
 from quintet.vision.data.masks import IGNORED, MaskDescription, MaskSample, collate_masks
 from quintet.vision.models import LinearProbe, MixTransformer, SegmentationNetwork, UNetDecoder
@@ -429,7 +429,7 @@ def test_two_classes_have_a_foreground(shapes, tmp_path):
 
 
 def test_the_first_batch_is_drawn_before_it_is_learned_from(shapes, tmp_path):
-    from quintet.core.callbacks import Pictures
+    from quintet.core.run.callbacks import Pictures
 
     task = SemanticSegmenter(Pixels, decoder=PROBE)
     trainer(tmp_path, max_steps=1, callbacks=[Pictures()]).fit(task, datamodule=data(shapes))
@@ -440,7 +440,7 @@ def test_the_first_batch_is_drawn_before_it_is_learned_from(shapes, tmp_path):
 def test_by_command_from_a_folder_to_masks(shapes, tmp_path, monkeypatch, capsys):
     """No code: inspect, fit, predict; the checkpoint brings classes, palette and sizes along."""
     from quintet.cli import main
-    from quintet.core.run_folder import RUN_FOLDER
+    from quintet.core.run.run_folder import RUN_FOLDER
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["quintet"])

@@ -1,0 +1,1 @@
+"""How a network is named, described, built, loaded and trusted."""

@@ -1,0 +1,1 @@
+"""What is written: files whole or not at all, cells of tables, lines of a terminal."""
