@@ -14,6 +14,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ...core.errors import QuintetError
 from ...core.optim.parameter_groups import not_decayed
@@ -94,6 +95,11 @@ class TimmModel(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Proxy):
+            raise QuintetError(
+                "torch.fx.symbolic_trace cannot follow quintet's models, whose operators depend on shapes and device; "
+                "export with torch.export or quintet export"
+            )
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
