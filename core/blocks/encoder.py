@@ -58,7 +58,7 @@ def run_layers(
     given: Mapping[str, Any],
     *,
     keep: bool = True,
-    reductions: Mapping[str, nn.Module] | None = None,
+    reductions: Mapping[str, nn.Module] | nn.ModuleDict | None = None,
     queries: int | None = None,
 ) -> Iterator[Layer]:
     """Runs blocks one after the other and says what there is after each, see `Encoder.layers`.
