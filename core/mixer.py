@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from .errors import QuintetError
@@ -208,8 +208,8 @@ def mix_real_tokens(
 
 
 def pad_packed(
-    tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
-) -> tuple[Float[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
+    tokens: Shaped[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+) -> tuple[Shaped[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
     """Packed sequences as a padded batch and its mask; `x[mask]` undoes it."""
     lengths = cu_seqlens.diff()
     mask = torch.arange(int(lengths.max()), device=tokens.device) < lengths.unsqueeze(-1)

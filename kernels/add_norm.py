@@ -179,8 +179,8 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad_total, grad_y, *_):
-    _, weight, bias, _, _ = ctx.saved_tensors
-    grad, grad_weight, grad_bias = _backward(grad_total, grad_y, *ctx.saved_tensors, ctx.center, ctx.offset)
+    _, weight, bias, _, _ = saved = ctx.saved_tensors
+    grad, grad_weight, grad_bias = _backward(grad_total, grad_y, *saved, ctx.center, ctx.offset)
     grad_weight, grad_bias = None if weight is None else grad_weight, None if bias is None else grad_bias
     return grad.to(grad_y.dtype), grad.to(grad_total.dtype), grad_weight, grad_bias, None, None, None
 

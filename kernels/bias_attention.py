@@ -524,8 +524,9 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad, _):
-    *grads, grad_bias, grad_slopes = _backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale)
-    bias, _, slopes = ctx.saved_tensors[5:]
+    saved = ctx.saved_tensors
+    *grads, grad_bias, grad_slopes = _backward(grad, *saved, ctx.causal, ctx.scale)
+    bias, _, slopes = saved[5:]
     return *grads, None if bias is None else grad_bias, None, None if slopes is None else grad_slopes, None, None
 
 

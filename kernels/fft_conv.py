@@ -127,8 +127,9 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad):
-    *grads, grad_D = _convolve_backward(grad, *ctx.saved_tensors)
-    return *grads, None if ctx.saved_tensors[2] is None else grad_D
+    saved = ctx.saved_tensors
+    *grads, grad_D = _convolve_backward(grad, *saved)
+    return *grads, None if saved[2] is None else grad_D
 
 
 _convolve.register_autograd(_gradient, setup_context=_save_for_backward)

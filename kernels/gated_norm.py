@@ -185,8 +185,8 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad, *_):
-    _, _, weight, bias, _, _ = ctx.saved_tensors
-    grad_x, grad_gate, grad_weight, grad_bias = _backward(grad, *ctx.saved_tensors, *ctx.settings)
+    _, _, weight, bias, _, _ = saved = ctx.saved_tensors
+    grad_x, grad_gate, grad_weight, grad_bias = _backward(grad, *saved, *ctx.settings)
     grad_weight, grad_bias = None if weight is None else grad_weight, None if bias is None else grad_bias
     return grad_x, grad_gate, grad_weight, grad_bias, None, None, None, None
 

@@ -172,8 +172,8 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad, *_):
-    _, weight, bias, _, _ = ctx.saved_tensors
-    grad_x, grad_weight, grad_bias = _backward(grad, *ctx.saved_tensors, ctx.offset)
+    _, weight, bias, _, _ = saved = ctx.saved_tensors
+    grad_x, grad_weight, grad_bias = _backward(grad, *saved, ctx.offset)
     return grad_x, None if weight is None else grad_weight, None if bias is None else grad_bias, None, None
 
 

@@ -176,8 +176,8 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad, *_):
-    _, _, shift, _, _ = ctx.saved_tensors
-    grad_x, grad_scale, grad_shift = _backward(grad, *ctx.saved_tensors, ctx.center)
+    _, _, shift, _, _ = saved = ctx.saved_tensors
+    grad_x, grad_scale, grad_shift = _backward(grad, *saved, ctx.center)
     return grad_x, grad_scale, None if shift is None else grad_shift, None, None
 
 

@@ -722,8 +722,9 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad, _):
-    *grads, grad_bias = _backward(grad, *ctx.saved_tensors, *ctx.settings)
-    has_bias = ctx.saved_tensors[5] is not None
+    saved = ctx.saved_tensors
+    *grads, grad_bias = _backward(grad, *saved, *ctx.settings)
+    has_bias = saved[5] is not None
     return *grads, grad_bias if has_bias else None, None, *(None for _ in ctx.settings)
 
 

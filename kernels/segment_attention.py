@@ -314,9 +314,10 @@ def _save_for_dense_backward(ctx, inputs, output):
 
 
 def _dense_gradient(ctx, grad):
+    saved = ctx.saved_tensors
     with torch.autocast(grad.device.type, enabled=False):
-        *grads, grad_edge_bias = _dense_backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale)
-    return *grads, None, None, None if ctx.saved_tensors[-1] is None else grad_edge_bias, None, None
+        *grads, grad_edge_bias = _dense_backward(grad, *saved, ctx.causal, ctx.scale)
+    return *grads, None, None, None if saved[-1] is None else grad_edge_bias, None, None
 
 
 _dense.register_autograd(_dense_gradient, setup_context=_save_for_dense_backward)
@@ -731,8 +732,9 @@ def _save_for_backward(ctx, inputs, output):
 
 
 def _gradient(ctx, grad, _):
-    *grads, grad_edge_bias = _backward(grad, *ctx.saved_tensors, ctx.causal, ctx.scale)
-    return *grads, None, None, None if ctx.saved_tensors[-1] is None else grad_edge_bias, None, None
+    saved = ctx.saved_tensors
+    *grads, grad_edge_bias = _backward(grad, *saved, ctx.causal, ctx.scale)
+    return *grads, None, None, None if saved[-1] is None else grad_edge_bias, None, None
 
 
 _forward.register_autograd(_gradient, setup_context=_save_for_backward)

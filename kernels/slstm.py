@@ -255,11 +255,10 @@ def _save_for_backward(ctx, inputs, output):
 
 def _gradient_by(backward):
     def gradient(ctx, grad_y, grad_cell, grad_normalizer, grad_hidden, grad_stabilizer, *_):
-        grads = backward(
-            grad_y, grad_cell, grad_normalizer, grad_hidden, grad_stabilizer, *ctx.saved_tensors, ctx.sigmoid
-        )
+        saved = ctx.saved_tensors
+        grads = backward(grad_y, grad_cell, grad_normalizer, grad_hidden, grad_stabilizer, *saved, ctx.sigmoid)
         grad_x, grad_weight, grad_bias, *grad_state = grads
-        bias = ctx.saved_tensors[1]
+        bias = saved[1]
         return grad_x, grad_weight, None if bias is None else grad_bias, *grad_state, None, None
 
     return gradient

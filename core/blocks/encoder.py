@@ -82,6 +82,21 @@ def last_of(layers: Iterable[Layer], before: Layer) -> Layer:
     return before
 
 
+def keep_inputs_only(network: nn.Module, only: bool = True) -> None:
+    """Turns gradient checkpointing on, or off, in every part of a network that has it (`Encoder`, timm's networks).
+
+    Raises QuintetError where no part has it.
+    """
+    parts = [part for part in network.modules() if hasattr(part, "gradient_checkpointing")]
+    timm_parts = [part for part in network.modules() if hasattr(part, "grad_checkpointing")]
+    if only and not parts + timm_parts:
+        raise QuintetError(f"no part of this {type(network).__name__} has gradient checkpointing; leave it out")
+    for part in parts:
+        part.gradient_checkpointing = only
+    for part in timm_parts:
+        part.grad_checkpointing = only
+
+
 def check_borders(tokens: Tensor, cu_seqlens: Tensor) -> None:
     """Raises QuintetError for borders that do not rise from 0 to the number of tokens (their values on a CPU only)."""
     fits = tokens.dim() == 2 and cu_seqlens.dim() == 1 and len(cu_seqlens) > 1 and not cu_seqlens.is_floating_point()
@@ -93,6 +108,11 @@ def check_borders(tokens: Tensor, cu_seqlens: Tensor) -> None:
             f"packed tokens are shaped (tokens, dim), and cu_seqlens holds integers that rise from 0 to their number; "
             f"got {tuple(tokens.shape)} and {cu_seqlens.tolist()}"
         )
+
+
+def keeps_all(owner: nn.Module) -> bool:
+    """Whether what blocks compute is kept for the way back: not so in training under gradient checkpointing."""
+    return not (owner.gradient_checkpointing and owner.training)
 
 
 class Encoder(nn.Module):
@@ -199,9 +219,8 @@ class Encoder(nn.Module):
     def _layers(self, x: Tensor, mask: Tensor | None, given: dict[str, Any], queries: int | None = None):
         if given:
             refuse_untaken(self, given, self.takes)
-        keep = not (self.gradient_checkpointing and self.training)
         given["mask"] = mask
-        x = mask_tokens(x, mask)
+        x, keep = mask_tokens(x, mask), keeps_all(self)
         return run_layers(self.blocks, x, given, keep=keep, reductions=self.reductions, queries=queries)
 
     def _finish(self, x: Tensor, given: Mapping[str, Any]) -> Tensor:

@@ -26,6 +26,7 @@ from torchmetrics import MetricCollection
 
 from ..adaptation.lora import adapt, named_weights
 from ..aside import listening, told_within
+from ..blocks.encoder import keep_inputs_only
 from ..data.module import DataModule
 from ..errors import QuintetError, nearest
 from ..optim.parameter_groups import parameter_groups
@@ -47,6 +48,11 @@ class StepResult:
     loss: Tensor
     predictions: Tensor
     targets: Tensor
+
+    @property
+    def further(self) -> dict[str, Any]:
+        """What metrics are told besides."""
+        return {}
 
 
 def command(method: Callable) -> Callable:
@@ -92,6 +98,8 @@ class Task(Described, L.LightningModule):
         lora_targets: wildcards of names of weights to adapt, e.g. "network.encoder.*"; None adapts all that can be.
         lora_also: wildcards of parameters that learn beside adapters; None means the head (`head_keys` of a network).
         compile: run the network through torch.compile.
+        gradient_checkpointing: in training keep only the inputs of blocks and compute the rest again going back: a
+            third more time for a fraction of the memory.
     """
 
     description_type: ClassVar[type]
@@ -119,6 +127,7 @@ class Task(Described, L.LightningModule):
         lora_targets: list[str] | None = None,
         lora_also: list[str] | None = None,
         compile: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         for name, value, low, high in (
@@ -151,6 +160,7 @@ class Task(Described, L.LightningModule):
         self.lora_rank = lora_rank
         self.lora_arguments = (lora_alpha, lora_targets, lora_also)
         self.compile_network = compile
+        self.keep_inputs_only = gradient_checkpointing
         self.description: Any = None
         self._frozen_for: int | None = None  # the epoch for which parameters were last frozen or freed
         self.origin: LoadReport | None = None  # of the first weights, where they were not random
@@ -236,6 +246,8 @@ class Task(Described, L.LightningModule):
             alpha, targets, also = self.lora_arguments
             adapt(self, self.lora_rank, alpha, targets, self.head_patterns() if also is None else also)
         self._freeze(0)
+        if self.keep_inputs_only:
+            keep_inputs_only(self)
         if self.compile_network:
             for network in self.children():
                 if any(True for _ in network.parameters()):
@@ -315,7 +327,7 @@ class Task(Described, L.LightningModule):
         """Takes what a step gave into the metrics of a stage."""
         metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
         size = result.targets.shape[0]
-        metrics.update(result.predictions, result.targets)
+        metrics.update(result.predictions, result.targets, **result.further)
         loss.update(result.loss, size)
         measured = {f"{stage}/loss": loss, **metrics}
         self.log_dict(measured, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)

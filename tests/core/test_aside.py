@@ -15,7 +15,7 @@ from quintet.core.norm import AdaptiveNorm, BatchNorm
 
 
 class Telling(nn.Module):
-    """Says the mean square of its output."""
+    """Says the mean square of what its output is the tanh of."""
 
     tells = frozenset({"loss"})
 
@@ -26,7 +26,7 @@ class Telling(nn.Module):
     def forward(self, x):
         y = self.linear(x)
         tell(self, "loss", y.square().mean())
-        return y
+        return y.tanh()
 
 
 def error(found, expected):
@@ -41,7 +41,7 @@ def test_layers_get_what_they_take_and_nothing_else():
             return mask, bias
 
     given = {"mask": 1, "bias": None, "edges": 3}
-    assert run(Taking(), 0, given) == (1, None)
+    assert run(Taking(), torch.zeros(1), given) == (1, None)
     x = torch.randn(2, 3)
     assert run(nn.Identity(), x, given) is x
 
@@ -111,8 +111,8 @@ def test_what_is_told_is_heard_by_path_and_only_while_someone_listens():
         Telling(4)(x)  # not of this network
     network(x)
     one = first.linear(x)
-    two = second.linear(one)
-    three = first.linear(two)
+    two = second.linear(one.tanh())
+    three = first.linear(two.tanh())
     expected = [one.square().mean(), three.square().mean()]
     assert heard["loss"]["0"] == expected
     assert heard["loss"] == {"0": expected, "1": [two.square().mean()]}

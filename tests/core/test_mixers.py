@@ -21,7 +21,8 @@ DIM = 64
 # Bounds on the sides of a grid, by rank: small, yet with grids larger and smaller than windows and chunks.
 SIDES = {1: 20, 2: 6, 3: 4}
 CASES = [(name, variant) for name in list_mixers() for variant in ("default", *mixer_variants(name))]
-every_mixer = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{name}-{variant}" for name, variant in CASES])
+IDS = [f"{name}-{variant}" for name, variant in CASES]
+every_mixer = pytest.mark.parametrize(("name", "variant"), CASES, ids=IDS)
 few = settings(max_examples=4)
 
 
@@ -167,6 +168,19 @@ def test_padding_changes_nothing(name, variant, data):
 
 
 @every_mixer
+def test_packed_sequences_are_what_each_is_alone(name, variant):
+    mixer = build(name, variant)
+    lengths = [5, 1, 0, 7]
+    x, borders = tokens(13, ()), torch.tensor([0, *lengths]).cumsum(0)
+    if not mixer.padding_invariant or 1 not in mixer.grid_ranks:
+        with pytest.raises(QuintetError, match=type(mixer).__name__):
+            mixer.forward_packed(x, borders)
+        return
+    alone = torch.cat([mixer(part[None])[0] for part in x.split(lengths) if len(part)])
+    assert error(mixer.forward_packed(x, borders), alone) < 1e-5
+
+
+@every_mixer
 def test_padding_in_front_changes_nothing(name, variant):
     """Whatever biases say at masked tokens does not reach the real ones behind them."""
     mixer = build(name, variant)
@@ -264,7 +278,11 @@ def test_wrong_tokens_are_refused_in_words(name, variant):
 
 
 @pytest.mark.compilation
-@every_mixer
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [pytest.param(*case, marks=() if case[1] == "default" else pytest.mark.slow) for case in CASES],
+    ids=IDS,
+)
 def test_compiles_in_one_graph(name, variant):
     """Captured forward and backward; what Inductor makes of the graph is tested for the defaults below."""
     mixer = build(name, variant)

@@ -7,11 +7,13 @@ functions; with `-m interpreter` and TRITON_INTERPRET=1 the Triton kernels and t
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils.checkpoint import checkpoint
 
 from quintet.kernels import list_specs
 from quintet.kernels._runtime import INTERPRETING, Backends
@@ -54,6 +56,19 @@ def test_reference_gradients_agree_with_finite_differences(spec: OpSpec, case: s
 @pytest.mark.parametrize(("spec", "case"), CASES)
 def test_torch_form_agrees_with_reference(spec: OpSpec, case: str, layout: str) -> None:
     assert_close(spec, "torch", case, torch.float32, layout)
+
+
+def assert_checkpointable(spec: OpSpec, case: str, backend: str) -> None:
+    """Under gradient checkpointing what was saved can be read once."""
+    function = partial(checkpoint, partial(spec.function, backend=backend), use_reentrant=False)
+    found = errors(spec, function, case, torch.float32)
+    tolerance = spec.tolerance(backend, torch.float32)
+    assert all(error <= tolerance for error in found.values()), found
+
+
+@pytest.mark.parametrize(("spec", "case"), CASES)
+def test_torch_form_under_checkpointing(spec: OpSpec, case: str) -> None:
+    assert_checkpointable(spec, case, "torch")
 
 
 @pytest.mark.parametrize(("spec", "case"), LARGE)
@@ -175,7 +190,11 @@ def launches(monkeypatch) -> list[tuple]:
 
 
 @pytest.mark.compilation
-@pytest.mark.parametrize("dtype", GPUS, ids=["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)],
+    ids=["bfloat16", "float32"],
+)
 @pytest.mark.parametrize("spec", [spec for spec in SPEC if spec.values[0].backends.triton is not None])
 def test_kernels_compile_for_gpus(spec: OpSpec, dtype: torch.dtype, launches: list[tuple]) -> None:
     """Every kernel of an operation's file, for the sizes and block shapes of one of its benchmarks."""
@@ -248,6 +267,13 @@ def poisoned_memory(monkeypatch):
 @pytest.mark.parametrize(("spec", "case"), KERNELS)
 def test_kernels_agree_with_reference(spec: OpSpec, case: str, dtype: torch.dtype, layout: str) -> None:
     assert_close(spec, "triton", case, dtype, layout)
+
+
+@pytest.mark.interpreter
+@interpreted
+@pytest.mark.parametrize("spec", [spec for spec in SPEC if spec.values[0].backends.triton is not None])
+def test_kernels_under_checkpointing(spec: OpSpec) -> None:
+    assert_checkpointable(spec, next(iter(spec.cases)), "triton")
 
 
 @pytest.mark.interpreter

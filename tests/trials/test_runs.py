@@ -170,6 +170,32 @@ def test_averaged_weights_learn_in_a_short_run(toy):
     assert json.loads((toy / "run" / "summary.json").read_text())["metrics"]["test/accuracy"] > 0.85
 
 
+def test_averaged_weights_are_what_early_stopping_looks_at_and_what_is_tested(toy):
+    """Stopping early changes no epoch before it, and what was best is the average that was measured."""
+    average = "{_target_: quintet.core.run.callbacks.WeightAverage, decay: 0.5}"
+    both = ["callbacks=early_stopping", f"+callbacks.average={average}", "trainer.max_epochs=4"]
+    both += ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=10"]
+    plain = ["callbacks=ema", "callbacks.average.decay=0.5", "trainer.max_epochs=4"]
+    for run, given in (("both", both), ("plain", plain)):
+        assert main([*EXPERIMENT, "callbacks.pictures=null", f"run_dir={run}", *given]) == 0
+    stopped, whole = (
+        [row for row in read_metrics(toy / run / "metrics.csv") if "val/loss" in row] for run in ("both", "plain")
+    )
+    assert len(stopped) == 2
+    assert stopped == whole[:2]
+    best = torch.load(toy / "both" / "checkpoints" / "best.ckpt", weights_only=True)
+    assert (
+        main(["test", "ckpt_path=both/checkpoints/best.ckpt", TRUST, "data.root=points", "callbacks.progress=null"])
+        == 0
+    )
+    ((again, first),) = [
+        [json.loads(path.read_text())["metrics"] for path in (found, toy / "both" / "summary.json")]
+        for found in (toy / "both" / "test").rglob("summary.json")
+    ]
+    assert again == pytest.approx(first)
+    assert "averaging_state" in best or "current_model_state" in best
+
+
 @pytest.mark.parametrize("given", [["trainer.max_time=00:00:00:02"], ["trainer.max_steps=7"]])
 def test_a_run_without_a_last_epoch_ends_by_its_time_or_steps(toy, given):
     assert main([*FIT, "trainer.max_epochs=-1", *given]) == 0

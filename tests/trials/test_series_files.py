@@ -8,6 +8,7 @@ import resource
 import sys
 from contextlib import contextmanager
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ import xarray as xr
 
 from quintet.core.errors import QuintetError
 from quintet.timeseries import SeriesData
+from quintet.timeseries.data import csv_files
 from quintet.timeseries.data.files import read
 from quintet.timeseries.tasks import tables
 
@@ -321,3 +323,96 @@ def test_a_full_disk_leaves_nothing_half(tmp_path, ending):
     assert list(tmp_path.iterdir()) == []
     write()
     assert [file.name for file in tmp_path.iterdir()] == [f"out{ending}"]
+
+
+# What a CSV says in more than one way
+
+
+def days(count):
+    return [str(day.date()) for day in pd.date_range("2024-01-01", periods=count)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "open_question"),
+    [
+        (["1.234", "12", "2.500"], True),
+        (["1.234", "NA", "999.000"], True),
+        (["1.234", "0.500", "2.500"], False),  # thousands do not begin with 0
+        (["1.234", "1234", "2.500"], False),  # nor is one of them written without its point
+        (["1.234", "2.5", "2.500"], False),
+    ],
+)
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_points_that_may_part_thousands_are_asked_about(tmp_path, cells, open_question, separator):
+    rows = [f"{day}{separator}{cell}" for day, cell in zip(days(3 * len(cells)), cells * 3)]
+    (tmp_path / "a.csv").write_text("\n".join([f"date{separator}load", *rows, ""]))
+    if open_question:
+        with pytest.raises(
+            QuintetError, match=r"column 'load' writes numbers that may have decimals or thousands \('1"
+        ):
+            read(tmp_path / "a.csv")
+    else:
+        known = [float(cell) for cell in cells]
+        assert read(tmp_path / "a.csv").frame["load"].tolist() == known * 3
+
+
+def test_commas_between_cells_leave_points_to_decimals(tmp_path):
+    (tmp_path / "a.csv").write_text("\n".join(["date,load", *(f"{day},1.234" for day in days(9)), ""]))
+    assert read(tmp_path / "a.csv").frame["load"].tolist() == [1.234] * 9
+
+
+def test_years_and_weeks_are_no_stamps_and_their_reason_is_said(tmp_path):
+    rows = [f"{2020 + number // 52},{number % 52 + 1},{number % 7}.5" for number in range(150)]
+    (tmp_path / "a.csv").write_text("\n".join(["year,week,load", *rows, ""]))
+    with pytest.raises(QuintetError, match="has years and weeks, of which calendars begin on different days"):
+        SeriesData(tmp_path / "a.csv", context=12, horizon=4).setup("fit")
+    dated = [f"{day},{row}" for day, row in zip(days(150), rows)]
+    (tmp_path / "b.csv").write_text("\n".join(["date,year,week,load", *dated, ""]))
+    data = SeriesData(tmp_path / "b.csv", context=12, horizon=4, target=["load"])
+    data.setup("fit")
+    assert data.description().frequency == "D"
+
+
+def test_spaces_around_names_are_no_part_of_them(tmp_path):
+    (tmp_path / "a.csv").write_text("\n".join(["date , load ,b", *(f"{day},{day[-1]}.5,2" for day in days(60)), ""]))
+    data = SeriesData(tmp_path / "a.csv", context=12, horizon=4, target=["load"])
+    data.setup("fit")
+    assert data.description().channels == ["load"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_are_read_to_the_bit_without_a_warning(tmp_path):
+    draw = np.random.default_rng(0)
+    numbers = draw.normal(size=2000) * 10.0 ** draw.integers(-300, 300, 2000)
+    (tmp_path / "a.csv").write_text(
+        "\n".join(["date,load", *(f"{d},{v!r}" for d, v in zip(days(2000), numbers.tolist()))])
+    )
+    assert (read(tmp_path / "a.csv").frame["load"].to_numpy() == numbers).all()
+
+
+# Small files that declare or unpack to more than memory
+
+
+def test_small_files_that_declare_more_than_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.nc", "w") as file:
+        file.create_dataset("time", shape=(10**12,), dtype="i8", chunks=(10**6,))
+    assert (tmp_path / "a.nc").stat().st_size < 10_000
+    monkeypatch.setattr(xr, "open_dataset", None)
+    with pytest.raises(QuintetError, match=r"a.nc says it holds 7,451 GiB, which does not fit"):
+        read(tmp_path / "a.nc")
+
+
+def test_tables_that_unpack_to_more_than_memory_are_refused(tmp_path, monkeypatch):
+    TABLE.to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(TEXT.encode()))
+    monkeypatch.setattr(csv_files, "MOST_TEXT", len(TEXT.encode()) - 1)
+    with pytest.raises(QuintetError, match=r"a.csv.gz holds more than 0 MiB of text"):
+        read(tmp_path / "a.csv.gz")
+    monkeypatch.setattr(csv_files, "MOST_TEXT", len(TEXT.encode()))
+    assert len(read(tmp_path / "a.csv.gz").frame) == len(TABLE)
+    monkeypatch.setattr(pd, "read_parquet", None)
+    pages = -(-8 * TABLE.size * 2 // os.sysconf("SC_PAGE_SIZE")) - 1
+    page = os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(os, "sysconf", lambda name: page if name == "SC_PAGE_SIZE" else pages)
+    with pytest.raises(QuintetError, match=r"a.parquet says it holds"):
+        read(tmp_path / "a.parquet")

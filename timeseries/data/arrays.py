@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import xarray as xr
 
 from ...core.errors import QuintetError
@@ -35,6 +36,8 @@ def open_arrays(path: Path) -> xr.Dataset:
     store = path.name.lower().endswith(".zarr")
     if store:
         check_store(path)
+    elif h5py.is_hdf5(path):
+        refuse_oversize(str(path), _declared(path))  # coordinates are read as soon as it is opened
     with xr.open_dataset(path, engine="zarr" if store else None) as dataset:
         if (calendar := _other_calendar(dataset)) is not None:
             raise QuintetError(
@@ -43,6 +46,19 @@ def open_arrays(path: Path) -> xr.Dataset:
             )
         refuse_oversize(str(path), dataset.nbytes)
         return dataset.load()
+
+
+def _declared(path: Path) -> int:
+    """Bytes of all arrays that a NetCDF-4 file declares, of which it may hold none."""
+    sizes: list[int] = []
+
+    def note(_: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset) and node.shape is not None:
+            sizes.append(math.prod(node.shape) * node.dtype.itemsize)
+
+    with h5py.File(path, "r") as file:
+        file.visititems(note)
+    return sum(sizes)
 
 
 def _other_calendar(dataset: xr.Dataset) -> str | None:

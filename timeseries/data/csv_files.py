@@ -3,9 +3,11 @@
 import csv
 import gzip
 import io
+import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +22,13 @@ MISSING = frozenset(
 MISSING |= {"NaN", "NAN", "None", "n/a", "nan", "null"}
 NUMBER = r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?"
 DATE = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]\d{1,2}:\d\d.*)?"
+THREES = r"[+-]?[1-9]\d{0,2}\.\d{3}"  # 1.234, which is also how 1234 is written where cells are parted by ;
+# Bytes: a table takes several times as many as its text.
+MOST_TEXT = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16
 PADDED = r'(?:^|[{separator}"])\s*0\d+(?=[{separator}"\r]|$)'  # a whole number that begins with 0
+# Before pandas 3.1 its usual converter of numbers was off by the last bit; from then on it has no other.
+_VERSION = tuple(int(part) for part in pd.__version__.split(".")[:2])
+EXACT: dict[str, Any] = {} if _VERSION >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -28,7 +36,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     Columns of numbers are read as numbers; whole numbers of which one begins with a 0 are names and stay text, and so
     do all words, whatever they are. Raises QuintetError for two columns of one name, rows longer than the header, a
-    decimal comma; pandas' own errors for what it cannot parse.
+    decimal comma, points that may part thousands; pandas' own errors for what it cannot parse.
     """
     text = text_of(path)
     names, separator = header_of(text)
@@ -39,9 +47,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         # Said of cells that stand behind the last column of the header and would be dropped.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            frame = pd.read_csv(
-                io.StringIO(text), low_memory=False, index_col=False, float_precision="round_trip", **options
-            )
+            frame = pd.read_csv(io.StringIO(text), low_memory=False, index_col=False, **EXACT, **options)
         except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
             if text.startswith("#"):
                 what = "begins with a comment ('#'), not with its header; remove it"
@@ -58,9 +64,11 @@ def read_csv(path: Path) -> pd.DataFrame:
         written = pd.read_csv(io.StringIO(text), usecols=whole, dtype=str, index_col=False, **options) if whole else {}
         padded = {name: written[name] for name in whole if written[name].str.fullmatch(r"0\d+").any()}
         frame = frame.assign(**padded)
+    if separator != ",":
+        _refuse_thousands(path, text, [name for name in frame if frame[name].dtype.kind not in "iub"], options)
     # A comma behind the last cell of every row.
     blank = [name for name in frame if str(name).startswith("Unnamed: ") and frame[name].isna().all()]
-    frame = frame.drop(columns=blank)
+    frame = frame.drop(columns=blank).rename(columns=lambda name: str(name).strip())
     for name in frame:
         if pd.api.types.is_string_dtype(frame[name]) or frame[name].dtype == object:
             frame[name] = _without_marks(frame[name])
@@ -68,13 +76,35 @@ def read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _refuse_thousands(path: Path, text: str, names: list[str], options: dict[str, Any]) -> None:
+    """Raises QuintetError where all points of a column may part thousands; any other number proves that they do not."""
+    if not names or not re.search(rf"(?<![\d.]){THREES}(?![\d.])", text):
+        return
+    written = pd.read_csv(io.StringIO(text), usecols=names, dtype=str, index_col=False, **options)
+    for name in names:
+        cells = written[name].dropna().str.strip()
+        pointed = cells.str.contains(".", regex=False)
+        small = cells.str.fullmatch(r"[+-]?\d{1,3}") | cells.isin(MISSING)
+        if pointed.any() and (cells.str.fullmatch(THREES) | small).all():
+            raise QuintetError(
+                f"{path} column '{str(name).strip()}' writes numbers that may have decimals or thousands "
+                f"('{cells[pointed].iloc[0]}'); part its cells by commas if the point begins decimals, or write "
+                "thousands without points"
+            )
+
+
 def text_of(path: Path) -> str:
     """The text of a file, unpacked where it is .gz. Raises QuintetError where it is damaged or not UTF-8."""
     try:
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
-            content = file.read()
+            content = file.read(MOST_TEXT + 1)
     except EOFError:
         raise QuintetError(f"{path} ends in the middle of what was packed; copy it again") from None
+    if len(content) > MOST_TEXT:
+        raise QuintetError(
+            f"{path} holds more than {MOST_TEXT >> 20:,} MiB of text, for which this machine has too little memory; "
+            "write the part that is needed into a file of its own, or as .parquet"
+        )
     if b"\0" in content[:4096]:
         raise QuintetError(f"{path} is no text: it holds zeros; export it as CSV in UTF-8")
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -156,10 +155,9 @@ class DisaggregationData(WholeWindows):
             raise QuintetError(f"data.appliances: no column '{missing[0]}'; {nearest(missing[0], names)}")
         return source
 
-    @cached_property
-    def examination(self) -> Examination:
-        """The user's table, looked through once, the load first; faults are listed, not raised."""
-        found = WholeWindows.examination.func(self)
+    def _examined(self) -> Examination:
+        # The load comes first.
+        found = super()._examined()
         if found.faults:
             return found
         order = [found.channels.index(self._described.channels[0] if self._described else self.aggregate)]
@@ -181,9 +179,8 @@ class DisaggregationData(WholeWindows):
 
     # Building
 
-    @cached_property
-    def _measured(self) -> DisaggregationDescription:
-        base = WholeWindows._measured.func(self)
+    def _measure(self) -> DisaggregationDescription:
+        base = super()._measure()
         if self._calendar and not isinstance(self.usable().series[0].stamps, pd.DatetimeIndex):
             raise QuintetError("data.calendar needs dates, and these rows have none; give data.calendar=[]")
         train = self._training_rows()

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from pyarrow.parquet import read_metadata
 
 from ...core.errors import QuintetError
-from .arrays import open_arrays
+from .arrays import open_arrays, refuse_oversize
 from .csv_files import read_csv
 
 FORMATS = (".csv", ".csv.gz", ".parquet", ".nc", ".zarr")
@@ -149,6 +150,8 @@ def _read_file(path: Path, wanted: Wanted) -> Source:
         if ending in (".nc", ".zarr"):
             return _from_dataset(open_arrays(path), str(path), wanted)
         if ending == ".parquet":
+            about = read_metadata(path)
+            refuse_oversize(str(path), 8 * about.num_rows * about.num_columns)
             return Source(str(path), _plain(pd.read_parquet(path)))
         return Source(str(path), read_csv(path), first_row=2)
     except QuintetError:

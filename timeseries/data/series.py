@@ -185,6 +185,9 @@ class SeriesData(DataModule):
     @cached_property
     def examination(self) -> Examination:
         """The user's table, looked through once; faults are listed, not raised."""
+        return self._examined()
+
+    def _examined(self) -> Examination:
         known = self._described
         source = self.source()
         self._labels = source.labels
@@ -287,6 +290,9 @@ class SeriesData(DataModule):
 
     @cached_property
     def _measured(self) -> SeriesDescription:
+        return self._measure()
+
+    def _measure(self) -> SeriesDescription:
         found = self.usable()
         if faults := self._unscalable():
             raise self._refusal(faults)

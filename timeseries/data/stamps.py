@@ -58,6 +58,10 @@ def find_time(
         return named[:1]
     numeric = [name for name in frame.columns if pd.api.types.is_numeric_dtype(frame[name])]
     others = [name for name in frame.columns if name not in [*named, *numeric]]
+    if {"year", "week"} <= lowered.keys():
+        weeks = [lowered["year"], lowered["week"]]
+        if not any(_looks_like_dates(frame[name], time_format) for name in [*named, *others] if name not in weeks):
+            return weeks  # of which `parse_stamps` says what is wrong
     certain = (name for name in [*named, *others] if _looks_like_dates(frame[name], time_format))
     if (found := next(certain, None)) is not None or not doubtful:
         return [] if found is None else [found]
@@ -237,6 +241,11 @@ def _unreadable(source: Source, name: str, text: pd.Series, time_format: str | N
 def _composed(source: Source, columns: Sequence[str]) -> tuple[pd.DatetimeIndex | None, list[Fault]]:
     """Stamps from columns named after their parts."""
     lowered = {str(name).strip().lower(): name for name in columns}
+    if {"year", "week"} <= lowered.keys():
+        raise QuintetError(
+            f"{source.where} has years and weeks, of which calendars begin on different days; write the first day of "
+            "each week into one column, e.g. 2024-01-01, and name it with data.time"
+        )
     if unknown := [name for part, name in lowered.items() if part not in PARTS]:
         raise QuintetError(f"data.time: '{unknown[0]}' is no part of a date; {nearest(unknown[0], PARTS)}")
     if "year" not in lowered:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...core.attention import CrossAttention, ProbSparseAttention
 from ...core.blocks.block import Block
+from ...core.blocks.encoder import Layer, keeps_all, last_of, run_layers
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
@@ -117,12 +118,11 @@ class InformerEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, mixer, feedforward, NORM, "post") for _ in range(depth))
         self.distillations = nn.ModuleList(Distillation(dim) for _ in range(depth - 1 if distil else 0))
         self.norm = NORM(dim)
+        self.gradient_checkpointing = False
 
     def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch steps dim"]:
-        for layer, block in enumerate(self.blocks):
-            x = block(x)
-            if layer < len(self.distillations):
-                x = self.distillations[layer](x)
+        shorter = dict(self.distillations.named_children())
+        x, _ = last_of(run_layers(self.blocks, x, {}, keep=keeps_all(self), reductions=shorter), Layer(x, {}))
         return self.norm(x)
 
 
@@ -136,6 +136,8 @@ class InformerDecoderBlock(nn.Module):
         feedforward: factory `FeedForward(dim)`.
     """
 
+    takes = frozenset({"memory", "count"})
+
     def __init__(
         self,
         dim: int,
@@ -148,9 +150,10 @@ class InformerDecoderBlock(nn.Module):
         self.norm1, self.norm2, self.norm3 = NORM(dim), NORM(dim), NORM(dim)
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], memory: Float[Tensor, "batch steps dim"], count: int
-    ) -> Float[Tensor, "batch count dim"]:
-        """The last `count` tokens; after the mixer none of the others is needed."""
+        self, x: Float[Tensor, "batch time dim"], memory: Float[Tensor, "batch steps dim"], count: int | None = None
+    ) -> Float[Tensor, "batch _count dim"]:
+        """The last `count` tokens, None for all; after the mixer none of the others is needed."""
+        count = x.shape[1] if count is None else count
         x = self.norm1(x[:, -count:] + self.mixer.tail(x, count))
         x = self.norm2(x + self.cross(x, memory))
         return self.norm3(x + self.feedforward(x))
@@ -226,6 +229,7 @@ class Informer(ForecastNetwork):
             for _ in range(decoder_depth)
         )
         self.norm = NORM(dim)
+        self.gradient_checkpointing = False
         self.head = nn.Linear(dim, channels * outputs)
         check_sequence_mixer(self.encoder.blocks[0].mixer)
 
@@ -250,9 +254,11 @@ class Informer(ForecastNetwork):
             seen, marks = calendar[:, : self.context], calendar[:, first:]
         memory = self.encoder(self.embedding(values, seen))
         x = self.decoder_embedding(known, marks)
-        for layer, block in enumerate(self.decoder):
-            # Of the last block only the steps to come are read.
-            x = block(x, memory, self.horizon if layer == len(self.decoder) - 1 else x.shape[1])
+        # Of the last block only the steps to come are read.
+        *blocks, last = self.decoder
+        given, keep = {"memory": memory}, keeps_all(self)
+        x, _ = last_of(run_layers(blocks, x, given, keep=keep), Layer(x, given))
+        ((x, _),) = run_layers([last], x, {**given, "count": self.horizon}, keep=keep)
         forecast = self.head(self.norm(x)).unflatten(-1, (self.channels, self.outputs))
         return forecast if mean is None else restore_window(forecast, mean, std)
 

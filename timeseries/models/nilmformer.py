@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention, DiagonalMask
+from ...core.blocks.encoder import Layer, keeps_all, last_of, run_layers
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp
 from ...core.mixer import Mixer
@@ -54,6 +55,8 @@ class NILMFormerBlock(nn.Module):
         mixer: factory `SomeMixer(dim)`.
         feedforward: factory `FeedForward(dim)`.
     """
+
+    takes = frozenset({"mask"})
 
     def __init__(self, dim: int, mixer: Callable[[int], Mixer], feedforward: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -133,6 +136,7 @@ class NILMFormer(Network):
         self.statistics = nn.Linear(2, dim)
         self.output_statistics = nn.Linear(dim, 2 * appliances)
         self.blocks = nn.ModuleList(NILMFormerBlock(dim, mixer, partial(Mlp, dropout=dropout)) for _ in range(depth))
+        self.gradient_checkpointing = False
         self.norm = NORM(dim)
         self.head = nn.Conv1d(dim, appliances, kernel_size)
         for module in self.modules():
@@ -157,8 +161,8 @@ class NILMFormer(Network):
         token = self.statistics(torch.cat([mean, std], dim=-1))
         x = torch.cat([x, token.unsqueeze(1)], dim=1)
         mask = None if observed is None else F.pad(observed, (0, 1), value=True)
-        for block in self.blocks:
-            x = block(x, mask)
+        given = {"mask": mask}
+        x, _ = last_of(run_layers(self.blocks, x, given, keep=keeps_all(self)), Layer(x, given))
         x = self.norm(x)[:, :-1].transpose(1, 2)
         x = self.head(F.pad(x, (self.padding, self.padding), mode="replicate")).transpose(1, 2)
         # (mean, std) of one appliance after the other

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ...core.attention import Attention
+from ...core.blocks.encoder import Layer, keeps_all, last_of, run_layers
 from ...core.errors import QuintetError
 from ...core.feedforward import Mlp, SwiGLU
 from ...core.mixer import Mixer
@@ -92,6 +93,8 @@ class TiRex2Block(nn.Module):
         activation: of the MLP.
         dropout: rate on all branches but the SwiGLU.
     """
+
+    takes = frozenset({"targets", "known"})
 
     def __init__(
         self,
@@ -246,6 +249,7 @@ class TiRex2(ForecastNetwork):
         self.blocks = nn.ModuleList(
             TiRex2Block(dim, mixer or cells[name], heads, qk_norm, make, dropout) for name in recipe
         )
+        self.gradient_checkpointing = False
         self.norm = nn.Identity() if final_norm is None else RMSNorm(dim, final_norm)
         self.dropout = Dropout(dropout)
         self.head = ResidualMlp(dim, head_dim or 4 * dim, len(levels) * patch_size, make, dropout)
@@ -388,8 +392,8 @@ class TiRex2(ForecastNetwork):
     def _encode(self, scaled: Tensor, observed: Tensor, table: Variates) -> Tensor:
         """Tokens (B, targets, patches, dim) of the targets."""
         x = self.embedding(patch_features(scaled, observed, self.patch_size))
-        for block in self.blocks:
-            x = block(x, table.targets, table.known)
+        given = {"targets": table.targets, "known": table.known}
+        x, _ = last_of(run_layers(self.blocks, x, given, keep=keeps_all(self)), Layer(x, given))
         return self.dropout(self.norm(x[:, : table.targets]))
 
     def _quantiles(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torchmetrics.classification import (
 )
 
 from ...core.errors import QuintetError
+from ...core.learning.baselines import Baselines
 from ...core.learning.deployable import Deployable
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
@@ -92,7 +93,7 @@ class SeriesClassifier(NetworkTask):
         # In the checkpoint, so that a later test has the baseline of the same training series.
         count = sum(description.class_counts)
         self.neighbor = NearestNeighbor(len(description.channels), description.longest, count)
-        self.neighbor_metrics = self._class_metrics().clone(prefix="test/", postfix=f"_{NEIGHBOR}")
+        self.baseline_metrics = Baselines([NEIGHBOR], self._class_metrics())
         self.confusion = MulticlassConfusionMatrix(classes)
 
     def _class_metrics(self) -> MetricCollection:
@@ -140,8 +141,8 @@ class SeriesClassifier(NetworkTask):
     def test_step(self, batch: LabelledBatch, batch_index: int) -> None:
         result = self.evaluate(batch, "test")
         self.confusion.update(result.predictions, result.targets)
-        self.neighbor_metrics.update(self.neighbor(batch.values, batch.mask), result.targets)
-        self.log_dict(dict(self.neighbor_metrics), on_step=False, on_epoch=True, batch_size=len(batch.label))
+        nearest = self.neighbor(batch.values, batch.mask)
+        self.baseline_metrics.measure(self, {NEIGHBOR: nearest}, result.targets)
         self.shown += self._shown(batch, result.predictions)
         # Mistakes first, the surest before the others, and no more than pictures take.
         self.shown.sort(key=lambda item: (not item.wrong, -item.confidence if item.wrong else item.index))

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from ...core.learning.baselines import Baselines
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
@@ -81,9 +82,7 @@ class Disaggregator(NetworkTask):
         self.network = self.build_network(own)
         self.register_buffer("scale", torch.tensor(known.std, dtype=torch.float64), persistent=False)
         self.register_buffer("shares", torch.tensor(known.shares, dtype=torch.float64), persistent=False)
-        self.baseline_metrics = nn.ModuleDict(
-            {name: self.metrics().clone(prefix="test/", postfix=f"_{name}") for name in BASELINES}
-        )
+        self.baseline_metrics = Baselines(BASELINES, self.metrics())
         self.appliance_metrics = nn.ModuleList(
             self.metrics(at).clone(prefix="test/", postfix=f"_{name.replace('/', '_')}")
             for at, name in enumerate(known.appliances)
@@ -139,9 +138,7 @@ class Disaggregator(NetworkTask):
         result = self.evaluate(batch, "test")
         load = torch.cat([batch.context, batch.target], dim=1)[..., 0]
         estimates = self.baselines(load)
-        for name, metrics in self.baseline_metrics.items():
-            metrics.update(estimates[name], result.targets)
-            self.log_dict(dict(metrics), on_step=False, on_epoch=True, batch_size=len(load))
+        self.baseline_metrics.measure(self, estimates, result.targets)
         for metrics in self.appliance_metrics:
             metrics.update(result.predictions, result.targets)
             self.log_dict(dict(metrics), on_step=False, on_epoch=True, batch_size=len(load))

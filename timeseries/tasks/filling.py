@@ -144,7 +144,7 @@ def _text_of(path: Path, typed: pd.DataFrame) -> pd.DataFrame:
     separator = header_of(text)[1]
     options = {"sep": separator, "dtype": str, "keep_default_na": False, "index_col": False}
     frame = pd.read_csv(io.StringIO(text), **options)
-    names = pd.read_csv(io.StringIO(text), nrows=0, skipinitialspace=True, **options).columns
+    names = pd.read_csv(io.StringIO(text), nrows=0, skipinitialspace=True, **options).columns.str.strip()
     if len(frame) != len(typed) or not set(typed.columns) <= set(names):
         raise QuintetError(f"{path} changed while it was read; run again")
     return frame.set_axis(names, axis=1)[list(typed.columns)]

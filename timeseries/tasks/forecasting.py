@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.learning.baselines import Baselines
 from ...core.learning.deployable import Deployable
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
@@ -58,6 +59,10 @@ class ForecastStep(StepResult):
     """A step's result with what scales its errors."""
 
     seasonal_error: Tensor
+
+    @property
+    def further(self) -> dict[str, Any]:
+        return {"seasonal_error": self.seasonal_error}
 
 
 @dataclass
@@ -129,9 +134,7 @@ class Forecaster(NetworkTask):
         self.register_buffer("mean", torch.tensor(known.mean, dtype=torch.float64), persistent=False)
         self.register_buffer("std", torch.tensor(known.std, dtype=torch.float64), persistent=False)
         self.point = self.quantiles.index(MEDIAN) if self.quantiles else 0
-        self.baseline_metrics = nn.ModuleDict(
-            {name: self.point_metrics(0).clone(prefix="test/", postfix=f"_{name}") for name in BASELINES}
-        )
+        self.baseline_metrics = Baselines(BASELINES, self.point_metrics(0))
         points = {MODEL: self.point} | dict.fromkeys(BASELINES, 0)
         self.steps = nn.ModuleDict(
             {name: ErrorByStep(known.horizon, len(known.channels), point) for name, point in points.items()}
@@ -264,14 +267,6 @@ class Forecaster(NetworkTask):
         self.ridge.cpu().fit((chunk.context, chunk.target) for chunk in chunks)
         self.ridge.to(device)
 
-    def measure(self, result: ForecastStep, stage: Literal["val", "test"]) -> None:
-        metrics, loss = (self.val_metrics, self.val_loss) if stage == "val" else (self.test_metrics, self.test_loss)
-        size = result.targets.shape[0]
-        metrics.update(result.predictions, result.targets, seasonal_error=result.seasonal_error)
-        loss.update(result.loss, size)
-        measured = {f"{stage}/loss": loss, **metrics}
-        self.log_dict(measured, prog_bar=stage == "val", on_step=False, on_epoch=True, batch_size=size)
-
     # The test, with its baselines
 
     def on_test_epoch_start(self) -> None:
@@ -280,12 +275,10 @@ class Forecaster(NetworkTask):
 
     def test_step(self, batch: Windows, batch_index: int) -> None:
         result = self.evaluate(batch, "test")
-        self.steps[MODEL].update(result.predictions, result.targets)
-        for name, forecast in self.baselines(batch.context).items():
-            metrics = self.baseline_metrics[name]
-            metrics.update(forecast.unsqueeze(-1), result.targets, seasonal_error=result.seasonal_error)
-            self.log_dict(dict(metrics), on_step=False, on_epoch=True, batch_size=len(result.targets))
-            self.steps[name].update(forecast.unsqueeze(-1), result.targets)
+        forecasts = {name: forecast.unsqueeze(-1) for name, forecast in self.baselines(batch.context).items()}
+        self.baseline_metrics.measure(self, forecasts, result.targets, **result.further)
+        for name, forecast in {MODEL: result.predictions, **forecasts}.items():
+            self.steps[name].update(forecast, result.targets)
 
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sums, though only one draws the picture.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.learning.baselines import Baselines
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
@@ -97,9 +98,7 @@ class Imputer(NetworkTask):
         self.network = self.build_network(own | ({"channels": channels} if self.accepts("channels") else {}))
         self.register_buffer("mean", torch.tensor(description.mean, dtype=torch.float64), persistent=False)
         self.register_buffer("std", torch.tensor(description.std, dtype=torch.float64), persistent=False)
-        self.baseline_metrics = nn.ModuleDict(
-            {name: self.metrics().clone(prefix="test/", postfix=f"_{name}") for name in BASELINES}
-        )
+        self.baseline_metrics = Baselines(BASELINES, self.metrics())
         self.by_gap = nn.ModuleDict(
             {name: nn.ModuleList([AbsoluteError() for _ in LENGTHS]) for name in (MODEL, *BASELINES)}
         )
@@ -140,17 +139,13 @@ class Imputer(NetworkTask):
 
     def test_step(self, batch: Windows, batch_index: int) -> None:
         result = self.evaluate(batch, "test")
-        predictions = {MODEL: result.predictions}
-        for name, fill in BASELINES.items():
-            predictions[name] = fill(result.values, result.seen).unsqueeze(-1)
-            metrics = self.baseline_metrics[name]
-            metrics.update(predictions[name], result.targets)
-            self.log_dict(dict(metrics), on_step=False, on_epoch=True, batch_size=len(result.targets))
+        estimates = {name: fill(result.values, result.seen).unsqueeze(-1) for name, fill in BASELINES.items()}
+        self.baseline_metrics.measure(self, estimates, result.targets)
         lengths = gap_lengths(result.seen)
         for number, least in enumerate(LENGTHS):
             most = LENGTHS[number + 1] if number + 1 < len(LENGTHS) else torch.inf
             targets = result.targets.masked_fill((lengths < least) | (lengths >= most), torch.nan)
-            for name, predicted in predictions.items():
+            for name, predicted in {MODEL: result.predictions, **estimates}.items():
                 self.by_gap[name][number].update(predicted, targets)
 
     def on_test_epoch_end(self) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from ...core.blocks.encoder import keep_inputs_only
 from ...core.errors import QuintetError
 from ...core.optim.parameter_groups import not_decayed
 from ...core.position.learned import resample_position
@@ -94,6 +96,11 @@ class TimmModel(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(x, Proxy):
+            raise QuintetError(
+                "torch.fx.symbolic_trace cannot follow quintet's models, whose operators depend on shapes and device; "
+                "export with torch.export or quintet export"
+            )
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -270,7 +277,7 @@ class TimmModel(nn.Module):
         )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        assert not enable, "quintet's models have no gradient checkpointing"
+        keep_inputs_only(self.network, enable)
 
 
 class _Maps(nn.Module):

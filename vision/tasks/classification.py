@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 
 from ...core.data.module import DataModule
 from ...core.errors import QuintetError
+from ...core.learning.baselines import Baselines
 from ...core.learning.deployable import Deployable
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
@@ -41,6 +42,8 @@ from .deployment import DeployedClassifier, deployable_images
 from .features import FeatureExtractor
 from .multilabel import THRESHOLD, class_metrics, class_odds, multilabel_metrics, named
 from .scores import class_dice
+
+SHARES = "class_shares"  # what the baseline is called beside the model
 
 
 @dataclass
@@ -62,6 +65,8 @@ class ImageClassifier(NetworkTask):
     Where the data say that an image may have several classes, each class is a yes or no of its own: the loss is binary
     cross entropy, and measured are the means over the classes of average precision and F1, the share of right answers
     and of images with all of them right.
+
+    Beside every test stand the numbers of the classes' shares of the training images, given of every image alike.
 
     Args:
         backbone: a registered name, `timm:<name>`, or a class or function called with `num_classes` and `in_channels`.
@@ -117,6 +122,7 @@ class ImageClassifier(NetworkTask):
         # What the pictures of the test need besides the metrics.
         several = description.multi_label
         self.confusion = class_metrics(classes) if several else MulticlassConfusionMatrix(classes)
+        self.baseline_metrics = Baselines([SHARES], multilabel_metrics(classes) if several else self._class_metrics())
 
     def initialise(self) -> None:
         super().initialise()
@@ -164,15 +170,18 @@ class ImageClassifier(NetworkTask):
         chosen = int(torch.randint(len(self.mixings), ())) if len(self.mixings) > 1 else 0
         return self.mixings[chosen](images, labels)
 
+    def _class_metrics(self) -> MetricCollection:
+        """What is measured of classes alone, the model's or the baseline's."""
+        classes = len(self.description.classes)
+        accuracy, f1 = MulticlassAccuracy(classes, average="micro"), MulticlassF1Score(classes, average="macro")
+        return collection({"accuracy": accuracy, "f1": f1})
+
     def metrics(self) -> MetricCollection:
         classes = len(self.description.classes)
         if self.description.multi_label:
             return multilabel_metrics(classes)
-        metrics = {
-            "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "f1": MulticlassF1Score(classes, average="macro"),
-            "calibration_error": MulticlassCalibrationError(classes, n_bins=15, norm="l1"),
-        }
+        metrics = dict(self._class_metrics().items())
+        metrics["calibration_error"] = MulticlassCalibrationError(classes, n_bins=15, norm="l1")
         if classes > 5:
             metrics["top5_accuracy"] = MulticlassAccuracy(classes, top_k=5, average="micro")
         return collection(metrics)
@@ -192,10 +201,17 @@ class ImageClassifier(NetworkTask):
         if self.test_time_flip:
             result.predictions = self.probabilities(batch.image)
         self.measure(result, "test")
+        self.baseline_metrics.measure(self, {SHARES: self._shares(result.predictions)}, result.targets)
         self.gallery.add(batch.image, result.predictions, result.targets)
         if self.extremes is not None:
             self.extremes.add(batch.image, result.predictions, result.targets)
         self.confusion.update(result.predictions, result.targets)
+
+    def _shares(self, like: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+        """Each class's share of the training images, for every image."""
+        known = self.description
+        total = known.training_images or sum(known.class_counts)
+        return (like.new_tensor(known.class_counts) / max(1, total)).expand_as(like)
 
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sum, though only one draws the picture.

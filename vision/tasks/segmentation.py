@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from ...core.adaptation.lora import named_weights
 from ...core.data.module import DataModule
 from ...core.errors import QuintetError
+from ...core.learning.baselines import Baselines
 from ...core.learning.deployable import Deployable
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
@@ -39,6 +40,8 @@ from .mask_writer import SHOWN, MaskWriter, WriteEach
 from .scores import ForegroundIoU, MeanDice, MeanIoU, PixelAccuracy, class_iou, confusion_of
 from .sliding_window import enlarged_classes, slide
 
+FREQUENT = "most_frequent"  # what the baseline is called beside the model
+
 
 @dataclass
 class MaskPredictions:
@@ -59,7 +62,8 @@ class SemanticSegmenter(NetworkTask):
     Two classes are background and foreground; a softmax over them is a sigmoid of the difference of their scores. The
     loss on validation and test data is the plain cross entropy. Measured at the masks' own size are the mean over the
     classes of intersection over union and of the Dice score, and the share of pixels that are right; pixels without a
-    class count nowhere, and a class that occurs nowhere is no part of a mean.
+    class count nowhere, and a class that occurs nowhere is no part of a mean. Beside every test stand the numbers of
+    the most frequent class of the training masks, given to every pixel.
 
     Args:
         backbone: a registered name such as mit_b0, vit_small or segformer_b0 (whole, with its decoder), `timm:<name>`,
@@ -127,6 +131,7 @@ class SemanticSegmenter(NetworkTask):
             weights = balanced_weights(description.class_counts, power)
         self.loss = self.loss_factory(weight=weights, ignore_index=IGNORED)
         self.confusion = MulticlassConfusionMatrix(classes, validate_args=False)
+        self.baseline_metrics = Baselines([FREQUENT], self.metrics())
 
     def load_network(self) -> LoadReport:
         return load_segmentation_backbone(self.network, self.backbone, self.pretrained, self.accept_license)
@@ -235,6 +240,9 @@ class SemanticSegmenter(NetworkTask):
     def test_step(self, batch: MaskSample, batch_index: int) -> None:
         result, found = self._measured(batch, self.probabilities)
         self.measure(result, "test")
+        counts = self.description.class_counts
+        frequent = torch.full_like(result.targets, counts.index(max(counts)))
+        self.baseline_metrics.measure(self, {FREQUENT: frequent}, result.targets)
         self.confusion.update(result.predictions, result.targets)
         classes = len(self.description.classes)
         for image, predicted, true, path in zip(batch.image, found, batch.mask, batch.path):

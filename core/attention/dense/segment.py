@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ....kernels.segment_attention import segment_attention
+from ...aside import listened_to, tell
 from ...errors import QuintetError
-from ...mixer import resolve_num_heads
+from ...mixer import pad_packed, resolve_num_heads
 from ...regularization.dropout import Dropout
+from ..weights import AttentionWeights, softmax_weights
 
 
 class SegmentAttention(nn.Module):
@@ -28,6 +31,9 @@ class SegmentAttention(nn.Module):
         projection_bias: bias of the output projection.
         projection_dropout: rate on the output.
     """
+
+    takes = frozenset({"edge_index", "edge_bias"})
+    tells = frozenset({"weights"})
 
     def __init__(
         self,
@@ -68,5 +74,35 @@ class SegmentAttention(nn.Module):
             )
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         query, key = self.q_norm(query), self.k_norm(key)
+        if listened_to(self, "weights"):
+            tell(self, "weights", self._weights(query, key, cu_seqlens, edge_index, edge_bias))
         y = segment_attention(query, key, value, cu_seqlens, edge_index, edge_bias, causal=self.causal)
         return self.projection_dropout(self.proj(y.flatten(-2)))
+
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **edges: Tensor
+    ) -> Float[Tensor, "tokens dim"]:
+        """`forward`: this layer takes packed tokens alone."""
+        return self(tokens, cu_seqlens, **edges)
+
+    def _weights(
+        self, query: Tensor, key: Tensor, cu_seqlens: Tensor, edge_index: Tensor | None, edge_bias: Tensor | None
+    ) -> AttentionWeights:
+        """Of each token, those of the tokens of its segment, as one sample."""
+        count, heads = query.shape[:2]
+        numbers, real = pad_packed(torch.arange(count, device=query.device).unsqueeze(-1), cu_seqlens)
+        keys = numbers.squeeze(-1).masked_fill(~real, -1)
+        segment = torch.repeat_interleave(cu_seqlens.diff(), output_size=count)
+        scores = query.new_zeros(count, keys.shape[1], heads)
+        if edge_bias is not None:
+            source, target = edge_index
+            place = source - cu_seqlens[:-1][segment][source]
+            scores = scores.index_put((target, place), edge_bias.to(scores.dtype), accumulate=True)
+        hidden = ~real[segment]
+        if self.causal:
+            hidden = hidden | (keys[segment] > torch.arange(count, device=query.device)[:, None])
+        scores = scores.masked_fill(hidden.unsqueeze(2), float("-inf")).transpose(1, 2)
+        of_segment = key[keys[segment].clamp(min=0)].transpose(1, 2)
+        weights = softmax_weights(query.unsqueeze(2), of_segment, scores.unsqueeze(2)).squeeze(2)
+        seen = keys[segment].masked_fill(hidden, -1)
+        return AttentionWeights(weights.transpose(0, 1).unsqueeze(0), seen, (count,), (count,))

@@ -239,9 +239,7 @@ class Attention(Mixer):
         self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
     ) -> Float[Tensor, "tokens dim"]:
         """Attends within each sequence; without biases and dropout by one kernel over all of them."""
-        by_place = self.rotary is None or "places" in getattr(self.rotary, "takes", ())
-        dropped = self.training and self.dropout > 0
-        if given or not by_place or dropped or self.relative_bias is not None or listened_to(self, "weights"):
+        if given or self._needs_pairs():
             return super().forward_packed(tokens, cu_seqlens, **given)
         qkv = self.qkv(tokens).unflatten(-1, (-1, self.head_dim))
         query, key, value = qkv.split((self.num_heads, self.num_key_value_heads, self.num_key_value_heads), dim=-2)
@@ -254,3 +252,10 @@ class Attention(Mixer):
             key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         y = segment_attention(query, key, value, cu_seqlens, causal=self.causal)
         return self.projection_dropout(self.proj(y.flatten(-2)))
+
+    def _needs_pairs(self) -> bool:
+        """Whether something other than a softmax of q kᵀ is asked of the scores, which the kernel does not store."""
+        parts = (self.relative_bias, self.score, self.pattern)
+        turned = self.rotary is not None and "places" not in getattr(self.rotary, "takes", ())
+        dropped = self.training and self.dropout > 0
+        return turned or dropped or listened_to(self, "weights") or any(part is not None for part in parts)

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ...aside import listened_to, tell
 from ...errors import QuintetError
 from ...mixer import Mixer, mix_real_tokens, resolve_num_heads
 from ...regularization.dropout import Dropout
 from ...weights.registry import register_mixer
+from ..weights import AttentionWeights
 
 # Up to this many tokens all scores by one product of matrices cost less than gathering the keys of a sample.
 DENSE = 1024
@@ -47,8 +49,8 @@ class ProbSparseAttention(Mixer):
     nothing. Which queries are active is decided by rank, so that rounding may change one: the mixer is not continuous.
 
     `mask_future` is the form of decoders: active queries attend to themselves and what came before, the others get the
-    running sum of values (a sum, as published, not a mean). It is no causal mixer, as all tokens decide which queries
-    are active.
+    running sum of values (a sum, as published, not a mean: their weights add up to more than 1). It is no causal mixer,
+    as all tokens decide which queries are active.
 
     Args:
         dim: width of the tokens.
@@ -66,6 +68,7 @@ class ProbSparseAttention(Mixer):
     paper = "Informer, arXiv 2012.07436"
     subquadratic = True
     continuous = False
+    tells = frozenset({"weights"})
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "mask_future": {"mask_future": True},
         "interleaved": {"mask_future": True, "interleave_heads": True, "num_heads": 4},
@@ -85,6 +88,8 @@ class ProbSparseAttention(Mixer):
             raise QuintetError(f"factor={factor} would leave no query active; give at least 1")
         self.dim, self.num_heads, self.factor = dim, resolve_num_heads(dim, num_heads), factor
         self.mask_future, self.interleave_heads = mask_future, interleave_heads
+        if interleave_heads:
+            self.tells = frozenset()  # a token then takes of other tokens' heads: no weights say how
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.projection_dropout = Dropout(projection_dropout)
@@ -95,7 +100,11 @@ class ProbSparseAttention(Mixer):
         """Attends over the tokens in raster order."""
         self.check_tokens(x, mask)
         real = None if mask is None else mask.flatten(1).sum(1)
-        return mix_real_tokens(partial(self._mix, real=real), x, mask)
+        told: list[Tensor] | None = [] if listened_to(self, "weights") else None
+        y = mix_real_tokens(partial(self._mix, real=real, told=told), x, mask)
+        if told is not None:
+            tell(self, "weights", self._weights(told[0], mask, tuple(x.shape[1:-1])))
+        return y
 
     def tail(self, x: Float[Tensor, "batch time dim"], count: int) -> Float[Tensor, "batch count dim"]:
         """The last `count` tokens of `forward(x)` alone, without computing what only the others need."""
@@ -103,9 +112,16 @@ class ProbSparseAttention(Mixer):
         return self._mix(x, tail=count)
 
     def _mix(
-        self, x: Float[Tensor, "batch time dim"], real: Int[Tensor, " batch"] | None = None, tail: int | None = None
+        self,
+        x: Float[Tensor, "batch time dim"],
+        real: Int[Tensor, " batch"] | None = None,
+        tail: int | None = None,
+        told: list[Tensor] | None = None,
     ) -> Float[Tensor, "batch steps dim"]:
-        """`forward` of a sequence whose first `real` tokens are real; its last `tail` tokens alone."""
+        """`forward` of a sequence whose first `real` tokens are real; its last `tail` tokens alone.
+
+        `told` gets the weights: the output is linear in the values, so they are what becomes of the identity.
+        """
         length, heads, first = x.shape[1], self.num_heads, 0
         count = length if tail is None else tail
         if self.interleave_heads:
@@ -116,10 +132,17 @@ class ProbSparseAttention(Mixer):
             bias = bias.unflatten(0, (3, heads, -1))[:, first:].flatten()
         qkv = F.linear(x, weight, bias).unflatten(-1, (3, heads - first, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))
+        width = value.shape[-1]
+        if told is not None:
+            identity = torch.eye(length, device=x.device, dtype=value.dtype).expand(*value.shape[:2], -1, -1)
+            value = torch.cat([value, identity], dim=-1)
         if real is None and self._kept(length) == length:
             mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.mask_future)
         else:
             mixed = self._attend(query, key, value, real)
+        if told is not None:
+            told.append(mixed[..., width:])
+            mixed = mixed[..., :width]
         if not self.interleave_heads:
             joined = mixed[:, :, length - count :].transpose(1, 2).flatten(2)
         elif real is None:
@@ -133,6 +156,18 @@ class ProbSparseAttention(Mixer):
             joined = joined.unflatten(1, (length, heads)).flatten(2)
         return self.projection_dropout(self.proj(joined))
 
+    def _weights(
+        self, values: Float[Tensor, "batch heads time time"], mask: Tensor | None, grid: tuple[int, ...]
+    ) -> AttentionWeights:
+        """The weights of tokens as they stand, from those of the real tokens first."""
+        if mask is not None:
+            flat = mask.flatten(1)
+            place = (~flat).to(torch.uint8).argsort(dim=1, stable=True).argsort(dim=1)[:, None]
+            rows = place.unsqueeze(-1).expand_as(values)
+            values = values.gather(2, rows).gather(3, place.unsqueeze(2).expand_as(values))
+            values = values.masked_fill(~flat[:, None, :, None] | ~flat[:, None, None, :], 0.0)
+        return AttentionWeights(values, None, grid, grid)
+
     def _kept(self, tokens: int) -> int:
         """Queries that are active, and keys in a sample."""
         return min(self.factor * math.ceil(math.log(tokens)), tokens)
@@ -141,9 +176,9 @@ class ProbSparseAttention(Mixer):
         self,
         query: Float[Tensor, "batch heads time head_dim"],
         key: Float[Tensor, "batch heads time head_dim"],
-        value: Float[Tensor, "batch heads time head_dim"],
+        value: Float[Tensor, "batch heads time width"],
         real: Int[Tensor, " batch"] | None,
-    ) -> Float[Tensor, "batch heads time head_dim"]:
+    ) -> Float[Tensor, "batch heads time width"]:
         """Attention of the active queries, put in place of what all others get."""
         length = query.shape[2]
         places = torch.arange(length, device=query.device)
@@ -163,7 +198,9 @@ class ProbSparseAttention(Mixer):
             total = value.sum(2, keepdim=True)
             lazy = (total / (length if real is None else real.view(-1, 1, 1, 1))).to(value.dtype).expand_as(value)
         rows = active.unsqueeze(-1).expand(-1, -1, -1, value.shape[-1])
-        mixed = F.scaled_dot_product_attention(query.gather(2, rows), key, value, attn_mask=allowed)
+        mixed = F.scaled_dot_product_attention(
+            query.gather(2, rows[..., : query.shape[-1]]), key, value, attn_mask=allowed
+        )
         if kept is not None:
             surplus = torch.arange(active.shape[-1], device=query.device) >= kept.unsqueeze(-1)
             mixed = torch.where(surplus[:, None, :, None], lazy.gather(2, rows), mixed)

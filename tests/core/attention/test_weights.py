@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from quintet.core.aside import listening
-from quintet.core.attention import Attention, CrossAttention, NeighborhoodAttention, WindowAttention
+from quintet.core.attention import (
+    Attention,
+    CrossAttention,
+    NeighborhoodAttention,
+    ProbSparseAttention,
+    SegmentAttention,
+    WindowAttention,
+)
 from quintet.core.norm import RMSNorm
 from quintet.core.position import RelativePositionBias, RotaryPosition
 
@@ -22,6 +29,8 @@ LAYERS = [
     (partial(WindowAttention, window_size=3), (6, 6)),
     (partial(WindowAttention, window_size=4, shift=2), (7, 9)),
     (partial(WindowAttention, window_size=3, shift=1, rank=1, relative_bias=False), (8,)),
+    (partial(ProbSparseAttention, factor=1), (5, 6)),
+    (partial(ProbSparseAttention, factor=9), (6,)),
 ]
 
 
@@ -92,3 +101,18 @@ def test_nothing_is_computed_where_nobody_listens(monkeypatch):
     other = Attention(16)
     with listening(other, "weights"):
         Attention(16)(torch.randn(1, 4, 16))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_weights_within_segments(causal):
+    torch.manual_seed(0)
+    layer = SegmentAttention(16, num_heads=2, causal=causal).double()
+    layer.proj = nn.Identity()
+    x, borders = torch.randn(9, 16).double(), torch.tensor([0, 4, 4, 9])
+    index, bias = torch.tensor([[0, 5, 5, 8], [1, 7, 7, 4]]), torch.randn(4, 2).double()
+    with listening(layer, "weights") as heard:
+        y = layer(x, borders, index, bias)
+    (weights,) = heard["weights"][""]
+    value = layer.qkv(x)[:, -16:].unflatten(-1, (2, 8))
+    assert error(torch.einsum("hqk,khd->qhd", weights.dense()[0], value).flatten(1), y) < 1e-12
+    assert weights.seen(2).tolist() == [True, True, True, not causal] + [False] * 5

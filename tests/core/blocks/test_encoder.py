@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from quintet.core.attention import Attention, LinearAttention, NeighborhoodAttention
-from quintet.core.blocks.encoder import Encoder, StagedEncoder, downsample_mask, drop_path_rates
+from quintet.core.blocks.encoder import Encoder, StagedEncoder, downsample_mask, drop_path_rates, keep_inputs_only
 from quintet.core.errors import QuintetError
 from quintet.core.feedforward import Mlp, SwiGLU
 from quintet.core.norm import LayerNorm, RMSNorm
 from quintet.core.position import RotaryPosition
 from quintet.core.ssm import MinGRU
+from quintet.core.weights.registry import create_model
 
 
 def error(found, expected):
@@ -250,3 +251,74 @@ def test_a_scan_of_two_halves_is_the_whole(placement):
     assert error(torch.cat([first, second], 1), encoder(x)) < 1e-12
     with pytest.raises(QuintetError, match="carries no state"):
         Encoder(16, 1).scan(x.float())
+
+
+def test_the_last_block_computes_first_tokens_alone():
+    encoder, lengths = Encoder(32, 2), []
+    for block in encoder.blocks:
+        block.feedforward.register_forward_pre_hook(lambda _, tokens: lengths.append(tokens[0].shape[1]))
+    encoder(torch.randn(1, 9, 32), queries=2)
+    assert lengths == [9, 2]
+
+
+class Saved:
+    """Numbers that torch keeps for the way back."""
+
+    def __enter__(self):
+        self.numbers = 0
+
+        def keep(tensor):
+            self.numbers += tensor.numel() * (not isinstance(tensor, nn.Parameter))
+            return tensor
+
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.hooks.__exit__(*error)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "inputs"),
+    [
+        ("vision/vit_tiny", {"dim": 32, "depth": 4, "image_size": 32, "num_classes": 2}, (2, 3, 32, 32)),
+        ("vision/nat_mini", {"dim": 32, "depths": (2, 2), "num_classes": 2}, (2, 3, 32, 32)),
+        ("vision/mit_b0", {"num_classes": 2}, (2, 3, 64, 64)),
+        (
+            "timeseries/informer",
+            {"channels": 2, "calendar": 0, "dim": 32, "context": 24, "start": 12, "horizon": 8, "depth": 3},
+            (2, 24, 2),
+        ),
+        ("timeseries/nilmformer", {"calendar": 0, "dim": 32}, (2, 32)),
+        (
+            "timeseries/tirex2",
+            {
+                "context": 64,
+                "horizon": 8,
+                "patch_size": 8,
+                "dim": 32,
+                "num_heads": 2,
+                "hidden_dim": 32,
+                "recipe": ("mlstm", "slstm"),
+            },
+            (2, 64, 2),
+        ),
+        ("timeseries/itransformer", {"context": 24, "horizon": 8, "dim": 32}, (2, 24, 3)),
+        ("timeseries/patchtst", {"context": 64, "horizon": 8, "dim": 32, "num_heads": 2}, (2, 64, 2)),
+    ],
+)
+def test_checkpointing_reaches_models_and_changes_no_gradient(name, arguments, inputs):
+    x, results = torch.randn(inputs), []
+    for only in (False, True):
+        torch.manual_seed(0)
+        model = create_model(name, **arguments)
+        keep_inputs_only(model, only)
+        torch.manual_seed(1)
+        with Saved() as saved:
+            y = model(x)
+        y.square().mean().backward()
+        results.append((saved.numbers, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
+    (much, expected), (little, found) = results
+    assert little < 0.7 * much
+    assert error(found, expected) < 1e-5

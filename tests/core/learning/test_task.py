@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from quintet.core.aside import tell
+from quintet.core.blocks.encoder import Encoder
 from quintet.core.data.module import DataModule
 from quintet.core.errors import QuintetError
 from quintet.core.learning.task import (
@@ -134,6 +135,17 @@ class SayingBody(Body):
 
 def values(module):
     return {key: value.clone() for key, value in module.state_dict().items()}
+
+
+def test_gradient_checkpointing_reaches_the_network_or_is_refused():
+    def encoder(dim):
+        return nn.Sequential(nn.Unflatten(1, (1, dim)), Encoder(dim, 2), nn.Flatten(), nn.Linear(dim, 4))
+
+    for chosen in (False, True):
+        task = adopted(body=encoder, gradient_checkpointing=chosen)
+        assert task.body[1].gradient_checkpointing is chosen
+    with pytest.raises(QuintetError, match="no part of this Signed has gradient checkpointing"):
+        adopted(gradient_checkpointing=True)
 
 
 # What is logged

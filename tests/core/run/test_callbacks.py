@@ -251,7 +251,7 @@ def test_random_features_are_drawn_anew_every_so_many_steps(tmp_path):
         def __init__(self):
             super().__init__()
             self.maps = nn.ModuleList(PositiveRandomFeatures(4) for _ in range(2))
-            self.seen = []
+            self.seen = [torch.stack([feature_map.projection.clone() for feature_map in self.maps])]
 
         def training_step(self, batch, index):
             self.seen.append(torch.stack([feature_map.projection.clone() for feature_map in self.maps]))
@@ -262,9 +262,9 @@ def test_random_features_are_drawn_anew_every_so_many_steps(tmp_path):
         run(tmp_path, network, RedrawFeatures(every=2))
     for seen in (network.seen for network in runs):
         changed = [not torch.equal(before, after) for before, after in pairwise(seen)]
-        assert changed == [False, True, False, True, False]
-        assert not torch.equal(seen[2][0], seen[2][1])
-    assert torch.equal(runs[0].seen[4], runs[1].seen[4])
-    assert not torch.equal(runs[0].seen[2], runs[0].seen[4])
+        assert changed == [False, False, True, False, True, False]
+        assert not torch.equal(seen[3][0], seen[3][1])
+    assert torch.equal(runs[0].seen[5], runs[1].seen[5])
+    assert not torch.equal(runs[0].seen[3], runs[0].seen[5])
     with pytest.raises(QuintetError, match="at least 1; got 0"):
         RedrawFeatures(0)

@@ -4,6 +4,7 @@ import copy
 import enum
 import functools
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import quintet
 from quintet.core.attention import Attention, LinearAttention
 from quintet.core.errors import QuintetError
 from quintet.core.weights.described import Described, description_of, from_json, to_json
@@ -221,3 +223,21 @@ def test_a_deep_copy_does_not_share_arguments():
 def test_every_layer_of_quintet_can_be_an_argument():
     again = round_trip(Base(1, factory=functools.partial(Attention, num_heads=1, causal=True))).factory
     assert again(8).causal
+
+
+def test_what_turned_out_otherwise_is_recorded():
+    class Sized(Described):
+        def __init__(self, path: str, size: int = 1) -> None:
+            self.restate(path="(an object)")
+
+    sized = Sized("a", size=2)
+    sized.restate(size=3)
+    assert sized.constructor_arguments == {"path": "(an object)", "size": 3}
+
+
+def test_nobody_else_writes_what_was_recorded_or_calls_a_cached_property_of_a_base():
+    root = Path(quintet.__file__).parent
+    files = [path for room in ("core", "vision", "timeseries") for path in (root / room).rglob("*.py")]
+    written = re.compile(r"constructor_arguments(\[.*?\])? *\|?= |constructor_arguments\.(update|setdefault|pop)")
+    assert [path.name for path in files if written.search(path.read_text())] == ["described.py"]
+    assert not [path.name for path in files if re.search(r"\.func\(self\)", path.read_text())]

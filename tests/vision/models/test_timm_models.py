@@ -263,6 +263,7 @@ def test_dropout_before_the_head():
             "only the blocks of a Vision Transformer have prefix tokens",
         ),
         (lambda: torch.jit.script(small("quintet_mit_b0")), "TorchScript cannot read quintet's models"),
+        (lambda: torch.fx.symbolic_trace(small("quintet_mit_b0")), "torch.fx.symbolic_trace cannot follow quintet's"),
         (lambda: small("quintet_nat_mini").forward_intermediates(torch.zeros(1, 3, 32, 32), [4]), "the maps 0 to 3"),
         (
             lambda: small("quintet_vit_tiny", global_pool="avg").reset_classifier(3, "token"),

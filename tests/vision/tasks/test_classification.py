@@ -5,6 +5,7 @@ import functools
 import warnings
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -195,6 +196,10 @@ def trained(tmp_path_factory):
     return task, data, measured, folder / "model.ckpt"
 
 
+def training_labels(data):
+    return torch.cat([samples.label for samples in data.train_dataloader()]).tolist()
+
+
 def test_it_learns_and_measures_what_scikit_learn_measures(trained):
     task, data, measured, _ = trained
     assert measured["test/accuracy"] > 0.85
@@ -213,6 +218,10 @@ def test_it_learns_and_measures_what_scikit_learn_measures(trained):
     error = sum(abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(15)) / len(labels)
     assert measured["test/calibration_error"] == pytest.approx(error, abs=1e-5)
     assert (task.confused.numpy() == confusion_matrix(labels, predicted)).all()
+    frequent = np.full_like(labels, np.bincount(training_labels(data)).argmax())
+    assert measured["test/accuracy_class_shares"] == pytest.approx(accuracy_score(labels, frequent), abs=1e-6)
+    expected = f1_score(labels, frequent, average="macro", zero_division=0)
+    assert measured["test/f1_class_shares"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_second_test_starts_anew(trained, tmp_path):

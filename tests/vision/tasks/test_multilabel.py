@@ -116,6 +116,8 @@ def test_it_learns_and_measures_what_scikit_learn_measures(trained):
     assert measured["test/f1"] == pytest.approx(f1_score(labels, found, average="macro"), abs=1e-5)
     assert measured["test/accuracy"] == pytest.approx((found == labels).float().mean().item(), abs=1e-5)
     assert measured["test/exact_match"] == pytest.approx((found == labels).all(1).float().mean().item(), abs=1e-5)
+    # Scores that are the same for all images rank none of them above another.
+    assert measured["test/mean_average_precision_class_shares"] == pytest.approx(labels.float().mean().item(), abs=1e-5)
     each = average_precision_score(labels, probabilities, average=None)
     assert task.confused["average_precision"].tolist() == pytest.approx(each.tolist(), abs=1e-5)
 

@@ -342,6 +342,12 @@ def test_from_training_to_masks_of_new_images(trained, shapes, tmp_path):
     task, measured, checkpoint = trained
     assert measured["test/mean_iou"] > 0.8
     assert class_iou(task.confused).nanmean().item() == pytest.approx(measured["test/mean_iou"], abs=1e-6)
+    known, module = task.description, data(shapes)
+    module.setup("test")
+    masks = torch.cat([mask.flatten() for batch in module.test_dataloader() for mask in batch.mask])
+    frequent = known.class_counts.index(max(known.class_counts))
+    share = (masks == frequent).sum() / (masks != 255).sum()
+    assert measured["test/pixel_accuracy_most_frequent"] == pytest.approx(share.item(), abs=1e-6)
     figures = dict(task.pictures())
     assert list(figures) == ["predictions", "worst_median_best", "confusion_matrix", "class_iou"]
 

@@ -110,6 +110,17 @@ def test_random_features_of_long_vectors_overflow_nowhere(causal):
     assert all(torch.isfinite(part).all() and part.amax() > 1e-30 for part in features)
 
 
+def test_masked_keys_have_no_say_in_what_real_ones_are_divided_by():
+    """A masked key of zeros has the largest features there are; real ones of length 30 would be nothing beside it."""
+    torch.manual_seed(0)
+    feature_map, key = PositiveRandomFeatures(16), torch.randn(1, 1, 3, 16)
+    key = 30.0 * key / key.norm(dim=-1, keepdim=True)
+    mask = torch.tensor([[True, False, True]])
+    key[:, :, 1] = 0.0
+    found = feature_map.keys(key, Tokens(mask))[:, :, mask[0]]
+    assert error(found, feature_map.keys(key[:, :, mask[0]], Tokens())) < 1e-6
+
+
 def test_random_features_are_unbiased_and_orthogonal():
     """E f(q) · f(k) = exp(q · k / sqrt(D)), to five standard errors; directions of a block are orthogonal."""
     torch.manual_seed(0)
