@@ -25,6 +25,18 @@ def class_path_form(node: Any) -> Any:
     return {key: class_path_form(value) for key, value in node.items()}
 
 
+def target_form(node: Any) -> Any:
+    """What a checkpoint describes as Hydra's `_target_` trees; undoes `class_path_form` and keeps what is partial."""
+    if isinstance(node, list | tuple):
+        return [target_form(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    if "class_path" not in node:
+        return {key: target_form(value) for key, value in node.items()}
+    arguments = {key: target_form(value) for key, value in node.get("init_args", {}).items()}
+    return {"_target_": node["class_path"], **({"_partial_": True} if node.get("partial") else {}), **arguments}
+
+
 def parameters_of(target: Any) -> Iterator[inspect.Parameter]:
     """What a constructor takes, and its bases where it passes `**kwargs` on; a name once, as the class has it."""
     seen: set[str] = set()

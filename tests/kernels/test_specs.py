@@ -190,7 +190,11 @@ def launches(monkeypatch) -> list[tuple]:
 
 
 @pytest.mark.compilation
-@pytest.mark.parametrize("dtype", GPUS, ids=["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, pytest.param(torch.float32, marks=pytest.mark.slow)],
+    ids=["bfloat16", "float32"],
+)
 @pytest.mark.parametrize("spec", [spec for spec in SPEC if spec.values[0].backends.triton is not None])
 def test_kernels_compile_for_gpus(spec: OpSpec, dtype: torch.dtype, launches: list[tuple]) -> None:
     """Every kernel of an operation's file, for the sizes and block shapes of one of its benchmarks."""

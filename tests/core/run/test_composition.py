@@ -37,7 +37,7 @@ from quintet.core.run.composition import (
 from quintet.core.run.configuration import check_types, composed
 from quintet.core.weights.described import description_of
 from quintet.core.weights.records import build
-from quintet.core.weights.registry import list_mixers, mixer_factory
+from quintet.core.weights.registry import list_mixers, mixer_class, mixer_factory
 
 PACKAGED = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 
@@ -416,3 +416,20 @@ def test_what_was_typed_is_held_against_what_a_checkpoint_describes(option, valu
 
     with contextlib.nullcontext() if same else pytest.raises(QuintetError, match="which its checkpoint keeps"):
         refuse_changed({option: value}, ImageClassifier, TRAINED, "model")
+
+
+# Words
+
+
+@pytest.mark.parametrize("name", list_mixers())
+def test_every_word_is_a_choice_of_mixer(name):
+    node = plain(compose([f"model/mixer={name}"]))["model"]["mixer"]
+    factory = instantiate(node)
+    assert isinstance(factory(32), mixer_class(name))
+    if name not in ("neighborhood", "window"):  # whose files set values
+        assert description_of(factory) == description_of(partial(mixer_factory(name)))
+
+
+def test_an_unknown_word_is_answered_with_the_nearest():
+    with pytest.raises(QuintetError, match=r"^no model/mixer is called 'hedgehogg'; nearest: hedgehog$"):
+        compose(["model/mixer=hedgehogg"])
