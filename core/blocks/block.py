@@ -178,9 +178,12 @@ class Block(nn.Module):
             if self.feedforward is not None:
                 x = layer(self.norm2, x + layer(self.drop_path, self.scale2(layer(self.feedforward, x))))
             return x
+        peri = self.placement == "peri"  # elsewhere these norms are none, and asking each what it takes costs
         mixed = layer(self.mixer, layer(self.norm1, x))
-        x = kept + layer(self.drop_path, self.scale1(layer(self.output_norm1, mixed)))
+        mixed = layer(self.output_norm1, mixed) if peri else mixed
+        x = kept + layer(self.drop_path, self.scale1(mixed))
         if self.feedforward is not None:
             fed = layer(self.feedforward, layer(self.norm2, x))
-            x = x + layer(self.drop_path, self.scale2(layer(self.output_norm2, fed)))
+            fed = layer(self.output_norm2, fed) if peri else fed
+            x = x + layer(self.drop_path, self.scale2(fed))
         return x
