@@ -21,8 +21,6 @@ MODELS = {
 def test_a_mixer_of_images_is_refused(name):
     arguments = {"dim": 32, "depth": 1} | MODELS[name]
     arguments = {key: value for key, value in arguments.items() if value is not None}
-    with pytest.raises(
-        QuintetError, match="NeighborhoodAttention takes tokens on 2 grid axes; a forecaster's"
-    ):
+    with pytest.raises(QuintetError, match="NeighborhoodAttention takes tokens on 2 grid axes; a forecaster's"):
         getattr(models, name)(mixer=NeighborhoodAttention, **arguments)
     getattr(models, name)(mixer=GatedLinearAttention, **arguments)
