@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .former import with_present_paths
+
 
 def class_path_form(node: Any) -> Any:
     """Turns Hydra's `_target_` trees, and what checkpoints describe, into jsonargparse's class_path/init_args."""
@@ -17,7 +19,7 @@ def class_path_form(node: Any) -> Any:
             for key, value in node.items()
             if key not in ("_target_", "_partial_", "_convert_", "_recursive_")
         }
-        return {"class_path": node["_target_"], "init_args": arguments}
+        return {"class_path": with_present_paths(node["_target_"]), "init_args": arguments}
     if "class_path" in node:
         return {"class_path": node["class_path"], "init_args": class_path_form(node.get("init_args", {}))}
     if set(node) == {"function"}:
