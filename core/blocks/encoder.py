@@ -16,6 +16,7 @@ from ..errors import QuintetError
 from ..feedforward.mlp import Mlp
 from ..mixer import Mixer, mask_tokens
 from ..norm.layer_norm import LayerNorm
+from ..weights.registry import factory_target
 from .block import Block, Placement
 
 MixerFactory = Callable[[int], Mixer]
@@ -40,13 +41,15 @@ def make_block(block: Callable[..., nn.Module], dim: int, mixer: MixerFactory, o
     Raises QuintetError for an option that differs from the default and that the factory does not have.
     """
     defaults = inspect.signature(Block).parameters
-    accepted = inspect.signature(block).parameters
+    accepted = inspect.signature(factory_target(block)).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     chosen = {name: value for name, value in options.items() if value != defaults[name].default}
     if not anything and (unknown := [name for name in chosen if name not in accepted]):
         name = getattr(block, "__name__", None) or type(block).__name__
         raise QuintetError(f"a {name} has no {', '.join(unknown)}; leave it out, or add it to its constructor")
-    made = block(dim, mixer, **{name: value for name, value in chosen.items() if anything or name in accepted})
+    named = {name: value for name, value in chosen.items() if anything or name in accepted}
+    # By its name where there is one: a partial, such as the command line makes, may hold a mixer already.
+    made = block(dim, mixer=mixer, **named) if "mixer" in accepted else block(dim, mixer, **named)
     if not hasattr(made, "takes"):
         made.takes = taken_within(made) - {"queries"} | {"mask", "cu_seqlens"}
     return made
