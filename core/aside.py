@@ -59,6 +59,11 @@ def run(layer: nn.Module, x: Tensor, given: Mapping[str, Any]) -> Any:
     return result.unsqueeze(0)
 
 
+def knows_borders(layer: nn.Module | None) -> bool:
+    """Whether a layer that moves information between tokens can be told where packed sequences end; so can none."""
+    return layer is None or hasattr(layer, "forward_packed") or "cu_seqlens" in getattr(layer, "takes", ())
+
+
 def changed(result: Any, given: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
     """The tokens of what a layer returned, which may be (tokens, changes), and `given` with the changes."""
     return (result[0], {**given, **result[1]}) if isinstance(result, tuple) else (result, given)
