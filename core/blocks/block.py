@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..aside import refuse_untaken, run, taken_within
+from ..aside import knows_borders, refuse_untaken, run, taken_within
 from ..attention.dense.softmax import Attention
 from ..errors import QuintetError
 from ..feedforward.mlp import Mlp
@@ -124,7 +124,8 @@ class Block(nn.Module):
         others = taken_within(*(layer for layer in self.children() if layer is not self.mixer))
         # Fewer tokens come out where the mixer returns fewer, and no layer after it looks at more than one.
         fewer = "queries" in getattr(self.mixer, "takes", ()) and "mask" not in others
-        return within if fewer else within - {"queries"}
+        unable = frozenset() if knows_borders(self.mixer) else {"cu_seqlens"}
+        return within - unable if fewer else within - unable - {"queries"}
 
     def forward(
         self,

@@ -25,7 +25,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -201,7 +201,9 @@ def typed_options(
             raise QuintetError(f"{verb} has no option '{name}'; {nearest(name, {*accepted, *also})}")
     if not accepted:
         return {}
-    parser = ArgumentParser(exit_on_error=False)
+    from .parsers import argument_parser  # imports torch, which listing names does without
+
+    parser = argument_parser()
     parser.add_method_arguments(owner, method, skip=set(skip))
     return parser.parse_object(dict(options)).as_dict()
 
@@ -229,8 +231,9 @@ def replaced_arguments(
         typed: the text of some of them, for arguments that take text and not what Hydra's grammar read.
     """
     from ..weights.records import arguments_of  # imports torch, which listing names does without
+    from .parsers import argument_parser
 
-    parser, whole, tree = ArgumentParser(exit_on_error=False), {}, {part: copy.deepcopy(dict(node))}
+    parser, whole, tree = argument_parser(), {}, {part: copy.deepcopy(dict(node))}
     types, _ = arguments_of(target)
     for option, value in given.items():
         name = option.split(".")[0]
