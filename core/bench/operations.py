@@ -22,6 +22,7 @@ from rich.table import Table
 from ...kernels._runtime import INTERPRETING, TRITON_VERSION
 from ...kernels._spec import Cost, Measurement, OpSpec, benchmark, errors, list_specs
 from ..errors import QuintetError, nearest
+from ..pictures.palette import BLUE, VERMILION
 from ..run.run_folder import new_run_folder
 from ..writing.console import Console
 from ..writing.files import refuse_existing, written_whole
@@ -158,9 +159,9 @@ def picture(rows: Sequence[dict[str, Any]]) -> Figure:
         found = [row for row in rows if (row["operation"], row["case"]) == (operation, case)]
         names = [row["implementation"] for row in found]
         places = range(len(found))
-        panel.barh([p - 0.2 for p in places], [row["forward_ratio"] for row in found], 0.4, color="#0072B2")
+        panel.barh([p - 0.2 for p in places], [row["forward_ratio"] for row in found], 0.4, color=BLUE)
         training = [row["training_ratio"] or 0 for row in found]
-        panel.barh([p + 0.2 for p in places], training, 0.4, color="#D55E00")
+        panel.barh([p + 0.2 for p in places], training, 0.4, color=VERMILION)
         panel.set_yticks(list(places), names, fontsize=8)
         panel.axvline(1, color="0.6", linewidth=0.8)
         panel.invert_yaxis()

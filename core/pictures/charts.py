@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..writing.console import printable
+from .palette import BLUE, VERMILION
 
-BLUES = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", "#9CCBE6", "#0072B2", "#003A5C"])
+BLUES = LinearSegmentedColormap.from_list("blues", ["#FFFFFF", "#9CCBE6", BLUE, "#003A5C"])
 NAMED = 40  # classes up to which a confusion matrix names each one
 COUNTED = 20  # classes up to which it writes the counts
 
@@ -31,7 +32,7 @@ def learning_curves(rows: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(4.2 * columns, 3.0 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, quantity in zip(panels, quantities, strict=False):
-        for stage, colour in (("train", "#0072B2"), ("val", "#D55E00")):
+        for stage, colour in (("train", BLUE), ("val", VERMILION)):
             points = [(row["epoch"] + 1, row[f"{stage}/{quantity}"]) for row in rows if f"{stage}/{quantity}" in row]
             if points:
                 panel.plot(

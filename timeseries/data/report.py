@@ -6,12 +6,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ...core.data.problems import SHOWN, problems_table
 from .examine import Examination
 from .splits import Rows
 from .stamps import shown
 from .windows import SeriesDescription
-
-SHOWN = 20  # channels and problems listed one by one
 
 
 def report(
@@ -40,7 +39,7 @@ def report(
         _facts(found, description, purpose),
         _parts(found, rows, windows) if rows else None,
         _columns(found, roles),
-        _problems(found, [*remarks, *(_unused(found, rows, description) if rows else [])]),
+        problems_table(found.faults, [*found.remarks, *remarks, *(_unused(found, rows, description) if rows else [])]),
     ):
         if section is not None:
             page.add_row(section)
@@ -119,16 +118,3 @@ def _unused(found: Examination, rows: Sequence[Rows], description: SeriesDescrip
     if short := sum(one["train"][1] < description.context + description.horizon for one in rows):
         remarks.append(f"{short:,} of {len(rows):,} series are too short for a window of training")
     return remarks
-
-
-def _problems(found: Examination, more: Sequence[str]) -> Table | None:
-    table, remarks = Table.grid(padding=(0, 1)), [*found.remarks, *more]
-    for fault in found.faults[:SHOWN]:
-        table.add_row(Text("fault", style="bold red"), Text(f"{fault.where} {fault.what}; {fault.remedy}"))
-    if len(found.faults) > SHOWN:
-        table.add_row(Text("fault", style="bold red"), f"and {len(found.faults) - SHOWN} more")
-    for remark in remarks[:SHOWN]:
-        table.add_row(Text("note", style="bold yellow"), Text(remark))
-    if len(remarks) > SHOWN:
-        table.add_row(Text("note", style="bold yellow"), f"and {len(remarks) - SHOWN} more")
-    return table if table.row_count else None

@@ -9,14 +9,14 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from ...core.pictures.charts import name_in_legend
+from ...core.pictures.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 from ..metrics.anomalies import stretches
 from .forecasts import SEEN, reach_over
 
 SERIES = 4  # of a figure
 CHANNELS = 6  # drawn of one series
-# Okabe and Ito's colours, which every kind of colour vision tells apart.
-TRUE, FOUND, SCORE = "#E69F00", "#D55E00", "#0072B2"
-COLOURS = (SEEN, "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+TRUE, FOUND, SCORE = ORANGE, VERMILION, BLUE
+COLOURS = (SEEN, GREEN, PURPLE, SKY, YELLOW, BLACK)
 
 
 @dataclass

@@ -8,14 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...core.pictures.charts import name_in_legend, shortened
+from ...core.pictures.palette import DISTINCT, NEUTRAL, RIGHT, WRONG
 
 CASES = 12  # series of a figure
 DRAWN = 20  # series of a class drawn over one another
 CLASSES = 12  # panels of classes
 CHANNELS = 6  # channels drawn of one series
-RIGHT, WRONG, NEUTRAL = "#0072B2", "#D55E00", "#333333"
-# Okabe and Ito's colours, which every kind of colour vision tells apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 @dataclass
@@ -48,7 +46,7 @@ def class_panels(groups: Mapping[str, Sequence[np.ndarray]], channels: Sequence[
     figure.suptitle("training series by class" + (f" ({', '.join(of)})" if of else ""), fontsize=11, parse_math=False)
     axes = figure.subplots(rows, len(names), squeeze=False, sharey="row", sharex=True)
     for column, name in enumerate(names):
-        colour = COLOURS[column % len(COLOURS)]
+        colour = DISTINCT[column % len(DISTINCT)]
         for row in range(rows):
             for values in groups[name][:DRAWN]:
                 axes[row, column].plot(values[:, row], color=colour, linewidth=0.8, alpha=0.45)
@@ -96,7 +94,7 @@ def series_panels(
 def _draw(axis: Axes, item: ShownSeries, name: str, classes: Sequence[str]) -> None:
     known = item.true is not None
     for channel, values in enumerate(item.values.T[:CHANNELS]):
-        axis.plot(values, color=COLOURS[channel % len(COLOURS)], linewidth=1.0)
+        axis.plot(values, color=DISTINCT[channel % len(DISTINCT)], linewidth=1.0)
     colour = WRONG if item.wrong else RIGHT if known else NEUTRAL
     mark = ("\N{BALLOT X} " if item.wrong else "\N{CHECK MARK} ") if known else ""
     text = f"{mark}{shortened(classes[item.predicted])} ({item.confidence:.0%})"

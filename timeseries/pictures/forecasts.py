@@ -12,12 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from ...core.pictures.palette import BLUE, GRAY, GREEN, VERMILION
+
 SHOWN = 12  # panels of a figure
-SEEN = "#555555"
+SEEN = GRAY
 STYLES = {
-    "model": ("#0072B2", "-"),
-    "ridge": ("#D55E00", "--"),
-    "seasonal_naive": ("#009E73", ":"),
+    "model": (BLUE, "-"),
+    "ridge": (VERMILION, "--"),
+    "seasonal_naive": (GREEN, ":"),
 }
 
 

@@ -10,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from ...core.pictures.palette import BLUE, GREEN, VERMILION
 from .forecasts import SEEN, reach_over, say_nothing_known
 
 GAPS = 12  # panels of a figure
 # Okabe and Ito's colours, which every kind of colour vision tells apart; marks and line styles say the same again.
 STYLES = {
-    "model": ("#0072B2", "-", "o"),
-    "linear_interpolation": ("#D55E00", "--", "x"),
-    "last_value": ("#009E73", ":", "+"),
+    "model": (BLUE, "-", "o"),
+    "linear_interpolation": (VERMILION, "--", "x"),
+    "last_value": (GREEN, ":", "+"),
 }
 
 

@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from ...core.pictures.palette import BLUE, GRAY, VERMILION
 from .forecasts import SEEN, reach_over
 
 COLUMNS = 3  # stretches of time side by side
-# Okabe and Ito's colours, which every kind of colour vision tells apart.
-MODEL, TRUTH = "#0072B2", "black"
-BARS = {"truth": "#555555", "model": "#0072B2", "share": "#D55E00"}
+MODEL, TRUTH = BLUE, "black"
+BARS = {"truth": GRAY, "model": BLUE, "share": VERMILION}
 
 
 @dataclass

@@ -1,9 +1,8 @@
 """Photographs of one's own: class folders, folders of splits or a CSV, looked through before training."""
 
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -20,6 +19,7 @@ from ...core.data.module import Augmented, DataModule, Fault
 from ...core.errors import QuintetError, nearest
 from ...core.pictures.charts import shortened
 from ..pictures.contact_sheet import COLUMNS, contact_sheet
+from .examination import Examination
 from .images import (
     UNLABELLED,
     ImageDescription,
@@ -35,7 +35,6 @@ from .mask_sources import holds_masks
 from .partners import excluded, masks_among
 from .report import report
 from .scan import (
-    ImageFacts,
     bit_depth_of,
     near_twins,
     other_bands,
@@ -54,23 +53,6 @@ from .splits import check_fractions, divided_groups, named_groups, remedy_withou
 from .transforms import Fit, Recipe, augmentation, evaluation
 
 MEASURED = 1000  # training images from which mean and standard deviation are taken
-
-
-@dataclass
-class Examination:
-    """What was found in a folder: usable images by part, facts of each file, what is wrong and what is remarkable."""
-
-    parts: dict[str, list[Entry]]
-    origins: dict[str, str]
-    classes: list[str]
-    facts: dict[Path, ImageFacts]
-    faults: list[Fault]
-    remarks: list[str]
-    several: bool = False  # labels an image
-
-    def counts(self, part: str) -> dict[str, int]:
-        found = Counter(name for entry in self.parts[part] for name in entry.names)
-        return {name: found[name] for name in self.classes}
 
 
 class ImageFolder(DataModule):

@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.data.module import Fault
+from ...core.data.problems import problems_table
 from .mask_sources import MaskEntry
 from .masks import MaskFacts
-from .report import facts_table, problems_table
+from .report import facts_table
 from .scan import ImageFacts
 
 SHOWN = 30  # classes listed one by one

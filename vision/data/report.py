@@ -4,21 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from ...core.data.module import Fault
+from ...core.data.problems import SHOWN, problems_table
+from .examination import Examination
 from .scan import ImageFacts
 
-if TYPE_CHECKING:
-    from .folder import Examination
 
-SHOWN = 20  # classes and problems listed one by one
-
-
-def report(root: Path, found: "Examination", image_size: Sequence[int], skipped: bool = False) -> Table:
+def report(root: Path, found: Examination, image_size: Sequence[int], skipped: bool = False) -> Table:
     """The findings of an examination as tables in one column.
 
     Args:
@@ -41,7 +36,7 @@ def report(root: Path, found: "Examination", image_size: Sequence[int], skipped:
     return page
 
 
-def _parts(found: "Examination") -> Table:
+def _parts(found: Examination) -> Table:
     table = Table("part", box=None, pad_edge=False, header_style="bold")
     for column in ("images", "classes", "images a class"):
         table.add_column(column, justify="right")
@@ -70,7 +65,7 @@ def facts_table(facts: list[ImageFacts], image_size: Sequence[int]) -> Table:
     return table
 
 
-def _classes(found: "Examination") -> Table:
+def _classes(found: Examination) -> Table:
     table = Table("class", box=None, pad_edge=False, header_style="bold")
     for part in found.parts:
         table.add_column(part, justify="right")
@@ -85,20 +80,7 @@ def _classes(found: "Examination") -> Table:
     return table
 
 
-def problems_table(faults: Sequence[Fault], remarks: Sequence[str], skipped: bool) -> Table | None:
-    """Faults with what to do about them, and remarks; None where there are none."""
-    table = Table.grid(padding=(0, 1))
-    for fault in faults[:SHOWN]:
-        remedy = "left out" if skipped else fault.remedy
-        table.add_row(Text("fault", style="bold red"), Text(f"{fault.where} {fault.what}; {remedy}"))
-    if len(faults) > SHOWN:
-        table.add_row(Text("fault", style="bold red"), f"and {len(faults) - SHOWN} more")
-    for remark in remarks[:SHOWN]:
-        table.add_row(Text("note", style="bold yellow"), Text(remark))
-    return table if table.row_count else None
-
-
-def _remarks(found: "Examination", image_size: Sequence[int]) -> Iterable[str]:
+def _remarks(found: Examination, image_size: Sequence[int]) -> Iterable[str]:
     """What the numbers themselves say."""
     height, width = image_size
     facts = found.facts.values()

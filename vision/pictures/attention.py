@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ...core.aside import listening, told_within
 from ...core.attention import AttentionWeights
 from ...core.learning.task import Task
+from ...core.pictures.palette import WRONG
 from ..data.images import denormalize
-from .images import WRONG
 
 LAYERS = 5  # of a picture, besides the image
 PLACES = ((0.5, 0.5), (0.03, 0.03))  # of the first image its middle, of the second its corner, where windows shift

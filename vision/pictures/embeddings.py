@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...core.pictures.charts import name_in_legend, shortened
-from .images import NEUTRAL
+from ...core.pictures.palette import DISTINCT, NEUTRAL
 
 # Okabe and Ito, and a mark of its own for each round of them: 40 classes are told apart without colour alone.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8F7A00")
+COLOURS = (*DISTINCT, "#8F7A00")
 MARKS = ("o", "^", "s", "D", "v")
 MOST = 5000  # points, a seeded sample of more
 

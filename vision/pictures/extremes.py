@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...core.pictures.charts import shortened
-from .images import NEUTRAL, RIGHT, WRONG, Shown
+from ...core.pictures.chosen import Highest, UniformSample
+from ...core.pictures.palette import NEUTRAL, RIGHT, WRONG
+from .images import Shown
 
 EACH = 6  # worst, median and best ones: a row of a grid each
 KEPT = 64  # images of the uniform sample from which the median ones come
@@ -24,45 +25,37 @@ class Extremes:
     def __init__(self, display: Callable[[Tensor], Tensor]) -> None:
         self.display = display
         self.scores: list[float] = []
-        self.sample: list[tuple[float, float, Shown]] = []
-        self.worst: list[tuple[float, Shown]] = []
-        self.best: list[tuple[float, Shown]] = []
-        # Its own generator: collecting pictures must not shift the randomness of anything else.
-        self._generator = torch.Generator().manual_seed(0)
+        self.sample: UniformSample[tuple[float, Shown]] = UniformSample(KEPT)
+        self.worst: Highest[Shown] = Highest(EACH)
+        self.best: Highest[Shown] = Highest(EACH)
 
     def add(self, images: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Considers a batch: images (B, C, H, W), class probabilities (B, K) and labels (B)."""
         probabilities, labels = probabilities.detach().float().cpu(), labels.cpu()
         scores = probabilities.gather(1, labels[:, None])[:, 0].tolist()
-        confidences, predictions = probabilities.max(1)
-        keys = torch.rand(len(scores), generator=self._generator).tolist()
-        for image, score, key, predicted, confidence, true in zip(
-            images, scores, keys, predictions.tolist(), confidences.tolist(), labels.tolist(), strict=True
+        confidences, predictions = (values.tolist() for values in probabilities.max(1))
+        keys = self.sample.keys(len(scores))
+        for image, score, key, *facts in zip(
+            images, scores, keys, predictions, confidences, labels.tolist(), strict=True
         ):
             self.scores.append(score)
-            low = len(self.worst) < EACH or score < self.worst[-1][0]
-            high = len(self.best) < EACH or score > self.best[-1][0]
-            drawn = len(self.sample) < KEPT or key < self.sample[-1][0]
-            if not (low or high or drawn):
+            if not (self.worst.admits(-score) or self.best.admits(score) or self.sample.admits(key)):
                 continue
             # A copy: a view would keep its whole batch in memory.
-            item = Shown(self.display(image).clone(), predicted, confidence, true)
-            if low:
-                self.worst = sorted([*self.worst, (score, item)], key=lambda pair: pair[0])[:EACH]
-            if high:
-                self.best = sorted([*self.best, (score, item)], key=lambda pair: -pair[0])[:EACH]
-            if drawn:
-                self.sample = sorted([*self.sample, (key, score, item)], key=lambda entry: entry[0])[:KEPT]
+            item = Shown(self.display(image).clone(), *facts)
+            self.worst.offer(-score, item)
+            self.best.offer(score, item)
+            self.sample.offer(key, (score, item))
 
     def images(self) -> list[Shown]:
         """The worst, those in the middle, and the best, a row of a grid each; none where there are too few."""
         if len(self.scores) < 3 * EACH:
             return []
         middle = float(np.median(self.scores))
-        taken = {id(item) for _, item in (*self.worst, *self.best)}
-        others = [(abs(score - middle), item) for _, score, item in self.sample if id(item) not in taken]
-        median = sorted(others, key=lambda pair: pair[0])[:EACH]
-        return [item for _, item in (*self.worst, *median, *reversed(self.best))]
+        taken = {id(item) for item in (*self.worst.items, *self.best.items)}
+        others = [(abs(score - middle), item) for score, item in self.sample.items if id(item) not in taken]
+        median = [item for _, item in sorted(others, key=lambda pair: pair[0])[:EACH]]
+        return [*self.worst.items, *median, *reversed(self.best.items)]
 
 
 def extremes_sheet(extremes: Extremes, classes: Sequence[str]) -> Figure | None:

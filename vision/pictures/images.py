@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...core.pictures.charts import shortened
+from ...core.pictures.chosen import Highest, UniformSample
+from ...core.pictures.palette import NEUTRAL, RIGHT, WRONG
 
-RIGHT, WRONG, NEUTRAL = "#0072B2", "#D55E00", "#333333"
 SHOWN = 24  # images of a grid
 
 
@@ -43,36 +43,29 @@ class Gallery:
 
     def __init__(self, display: Callable[[Tensor], Tensor], size: int = SHOWN) -> None:
         self.display = display
-        self.size = size
-        self.sample: list[tuple[float, Shown]] = []
-        self.mistakes: list[Shown] = []
-        # Its own generator: collecting pictures must not shift the randomness of anything else.
-        self._generator = torch.Generator().manual_seed(0)
+        self._sample: UniformSample[Shown] = UniformSample(size)
+        self._mistakes: Highest[Shown] = Highest(size)
 
     def add(self, images: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Considers a batch: images (B, C, H, W), class probabilities (B, K) and labels (B)."""
-        confidences, predictions = probabilities.detach().float().cpu().max(1)
-        items = [
-            Shown(image, predicted, confidence, true)
-            for image, predicted, confidence, true in zip(
-                images, predictions.tolist(), confidences.tolist(), labels.tolist(), strict=True
-            )
-        ]
-        # The smallest random keys of all seen so far are a uniform sample, however many batches there are.
-        keys = torch.rand(len(items), generator=self._generator).tolist()
-        drawn = sorted([*self.sample, *zip(keys, items, strict=True)], key=lambda pair: pair[0])
-        self.sample = drawn[: self.size]
-        mistakes = sorted([*self.mistakes, *(item for item in items if item.wrong)], key=lambda item: -item.confidence)
-        self.mistakes = mistakes[: self.size]
-        kept = {id(item) for item in [*self.images, *self.mistakes]}
-        for item in items:
-            if id(item) in kept:
+        confidences, predictions = (values.tolist() for values in probabilities.detach().float().cpu().max(1))
+        keys = self._sample.keys(len(images))
+        for image, *facts, key in zip(images, predictions, confidences, labels.tolist(), keys, strict=True):
+            item = Shown(image, *facts)
+            surprise = item.confidence if item.wrong else math.nan
+            if self._sample.admits(key) or self._mistakes.admits(surprise):
                 # A copy: a view would keep its whole batch in memory.
-                item.image = self.display(item.image).clone()
+                item.image = self.display(image).clone()
+                self._sample.offer(key, item)
+                self._mistakes.offer(surprise, item)
 
     @property
     def images(self) -> list[Shown]:
-        return [item for _, item in self.sample]
+        return self._sample.items
+
+    @property
+    def mistakes(self) -> list[Shown]:
+        return self._mistakes.items
 
 
 def image_grid(items: Sequence[Shown], classes: Sequence[str], title: str) -> Figure:

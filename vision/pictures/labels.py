@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...core.pictures.charts import shortened
-from .images import NEUTRAL, RIGHT, SHOWN, WRONG
+from ...core.pictures.chosen import Highest, UniformSample
+from ...core.pictures.palette import NEUTRAL, RIGHT, WRONG
+from .images import SHOWN
 
 LINES = 5  # classes named under an image
 
@@ -37,31 +38,30 @@ class LabelGallery:
     """
 
     def __init__(self, display: Callable[[Tensor], Tensor], size: int = SHOWN) -> None:
-        self.display, self.size = display, size
-        self.sample: list[tuple[float, ShownLabels]] = []
-        self.mistakes: list[ShownLabels] = []
-        # Its own generator: collecting pictures must not shift the randomness of anything else.
-        self._generator = torch.Generator().manual_seed(0)
+        self.display = display
+        self._sample: UniformSample[ShownLabels] = UniformSample(size)
+        self._mistakes: Highest[ShownLabels] = Highest(size)
 
     def add(self, images: Tensor, probabilities: Tensor, labels: Tensor) -> None:
         """Considers a batch: images (B, C, H, W), class probabilities and truth (B, K)."""
         probabilities, labels = probabilities.detach().float().cpu(), labels.cpu()
-        items = [ShownLabels(*item) for item in zip(images, probabilities, labels, strict=True)]
-        keys = torch.rand(len(items), generator=self._generator).tolist()
-        drawn = sorted([*self.sample, *zip(keys, items, strict=True)], key=lambda pair: pair[0])
-        self.sample = drawn[: self.size]
-        wrong = [*self.mistakes, *(item for item in items if item.surprise > 0.5)]
-        self.mistakes = sorted(wrong, key=lambda item: -item.surprise)[: self.size]
-        kept = {id(item) for item in [*self.images, *self.mistakes]}
-        for item in items:
-            if id(item) in kept:
+        keys = self._sample.keys(len(images))
+        for image, found, true, key in zip(images, probabilities, labels, keys, strict=True):
+            item = ShownLabels(image, found, true)
+            surprise = item.surprise if item.surprise > 0.5 else math.nan
+            if self._sample.admits(key) or self._mistakes.admits(surprise):
                 # Copies: views would keep their whole batch in memory.
-                item.image = self.display(item.image).clone()
-                item.probabilities, item.true = item.probabilities.clone(), item.true.clone()
+                item = ShownLabels(self.display(image).clone(), found.clone(), true.clone())
+                self._sample.offer(key, item)
+                self._mistakes.offer(surprise, item)
 
     @property
     def images(self) -> list[ShownLabels]:
-        return [item for _, item in self.sample]
+        return self._sample.items
+
+    @property
+    def mistakes(self) -> list[ShownLabels]:
+        return self._mistakes.items
 
 
 def label_grid(items: Sequence[ShownLabels], classes: Sequence[str], title: str, threshold: float = 0.5) -> Figure:

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.pictures.charts import name_in_legend, shortened
-from .images import NEUTRAL, RIGHT, WRONG
+from ...core.pictures.chosen import Highest, UniformSample
+from ...core.pictures.palette import NEUTRAL, RIGHT, WRONG
 
 FALSE_ALARM = "#CC79A7"
 IGNORED = 255
@@ -50,35 +51,26 @@ class MaskGallery:
 
     def __init__(self, display: Callable[[Tensor], Tensor], size: int = 2) -> None:
         self.display, self.size = display, size
-        self.sample: list[tuple[float, ShownMask]] = []
-        self.worst: list[ShownMask] = []
-        self.best: list[ShownMask] = []
+        self.sample: UniformSample[ShownMask] = UniformSample(KEPT)
+        self.worst: Highest[ShownMask] = Highest(size)
+        self.best: Highest[ShownMask] = Highest(size)
         self.scores: list[float] = []
-        # Its own generator: collecting pictures must not shift the randomness of anything else.
-        self._generator = torch.Generator().manual_seed(0)
 
     def add(self, image: Tensor, predicted: Tensor, true: Tensor, score: float, name: str) -> None:
         """Considers an image as the network saw it, with predicted and true mask of one size."""
-        key = torch.rand((), generator=self._generator).item()
-        chosen = len(self.sample) < KEPT or key < self.sample[-1][0]
-        ranked = not math.isnan(score)
-        if ranked:
+        (key,) = self.sample.keys(1)
+        if not math.isnan(score):
             self.scores.append(score)
-            low = len(self.worst) < self.size or score < self.worst[-1].score
-            high = len(self.best) < self.size or score > self.best[-1].score
-        if not chosen and not (ranked and (low or high)):
+        if not (self.sample.admits(key) or self.worst.admits(-score) or self.best.admits(score)):
             return
         item = reduced(ShownMask(self.display(image), predicted.cpu(), true.cpu(), score, name))
-        if chosen:
-            self.sample = sorted([*self.sample, (key, item)], key=lambda pair: pair[0])[:KEPT]
-        if ranked and low:
-            self.worst = sorted([*self.worst, item], key=lambda known: known.score)[: self.size]
-        if ranked and high:
-            self.best = sorted([*self.best, item], key=lambda known: -known.score)[: self.size]
+        self.sample.offer(key, item)
+        self.worst.offer(-score, item)
+        self.best.offer(score, item)
 
     @property
     def images(self) -> list[ShownMask]:
-        return [item for _, item in self.sample]
+        return self.sample.items
 
     def extremes(self) -> list[ShownMask]:
         """The worst, those in the middle, and the best, in this order."""
@@ -86,9 +78,9 @@ class MaskGallery:
         if not scored:
             return []
         middle = float(np.median(self.scores))
-        others = [item for item in scored if not any(item is known for known in (*self.worst, *self.best))]
+        others = [item for item in scored if not any(item is known for known in (*self.worst.items, *self.best.items))]
         median = sorted(others, key=lambda item: abs(item.score - middle))[: self.size]
-        return [*self.worst, *median, *reversed(self.best)]
+        return [*self.worst.items, *median, *reversed(self.best.items)]
 
 
 def reduced(item: ShownMask) -> ShownMask:

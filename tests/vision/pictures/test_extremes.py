@@ -29,7 +29,7 @@ def test_a_row_of_each():
 
 def test_what_is_kept_is_bounded():
     extremes = filled(1000)
-    assert (len(extremes.worst), len(extremes.best), len(extremes.sample)) == (EACH, EACH, KEPT)
+    assert (len(extremes.worst.items), len(extremes.best.items), len(extremes.sample.items)) == (EACH, EACH, KEPT)
 
 
 def test_of_few_images_there_is_nothing_in_the_middle():
