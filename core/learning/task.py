@@ -546,7 +546,8 @@ def restored_task(
             return described()
 
     def described() -> Task:
-        task = build_node(record["task"], Task, overrides or {}, where, trusted)
+        # Compiling writes files and starts programs: whoever reads a checkpoint says so, never the file.
+        task = build_node(record["task"], Task, {"compile": False} | dict(overrides or {}), where, trusted)
         task.adopt(restore_description(type(task).description_type, record, where), restoring=True)
         return task
 

@@ -172,6 +172,18 @@ def test_archives_that_are_refused(tmp_path, train, test, header, complaint):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_comments_among_the_series_are_passed_over(tmp_path):
+    lines = cases(8).splitlines(keepends=True)
+    remarks = ["# remark: of the author\n", "#\n", "\n", "  % indented\n", "%1,2:up\n"]
+    (tmp_path / "Toy_TRAIN.ts").write_text(HEADER + "".join(lines[:4] + remarks + lines[4:]))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "Toy_TRAIN.ts").write_text(HEADER + "".join(lines))
+    found, plain = (ready(path / "Toy_TRAIN.ts") for path in (tmp_path, tmp_path / "plain"))
+    for part, expected in plain.parts.items():
+        assert [case.values.tolist() for case in found.parts[part]] == [case.values.tolist() for case in expected]
+    assert sum(map(len, found.parts.values())) == 8
+
+
 def test_what_a_trained_model_refuses(tmp_path):
     trained = ready(write_ts(tmp_path, cases(20), cases(4))).description()
     other = tmp_path / "other.ts"

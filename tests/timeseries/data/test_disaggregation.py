@@ -87,6 +87,24 @@ def test_gaps_are_masked(written):
     assert values[50:60].isnan().all()
 
 
+def test_to_predict_some_of_the_load_must_be_known(written):
+    description = DisaggregationData(written(), length=20).description()
+    for last, known in ((398, True), (399, False)):
+
+        def empty(frame, last=last):
+            frame.loc[:last, "aggregate"] = np.nan
+            return frame
+
+        assert len(written(empty).read_text().splitlines()) == 401
+        data = DisaggregationData(written(empty))
+        data.adopt(description)
+        if known:
+            data.setup("predict")
+        else:
+            with pytest.raises(QuintetError, match="'aggregate' is empty; there is no load to take apart"):
+                data.setup("predict")
+
+
 def test_to_predict_appliances_may_be_absent(written):
     trained = DisaggregationData(written(), length=20)
     description = trained.description()

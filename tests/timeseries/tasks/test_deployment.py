@@ -38,6 +38,11 @@ def test_a_calendar_is_asked_for_only_where_there_is_one():
     assert list(made(calendar=()).deployable().inputs) == ["values"]
 
 
+def test_which_axes_may_have_any_size():
+    assert made().deployable().axes == {"values": {0: "batch"}, "calendar": {0: "batch"}}
+    assert classifier("inception_time", filters=3, depth=3).deployable().axes == {"values": {0: "batch", 1: "time"}}
+
+
 @pytest.mark.compilation
 def test_a_forecaster_is_traced_for_any_batch_with_gaps_and_without():
     deployable = made([0.5]).deployable()

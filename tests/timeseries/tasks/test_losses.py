@@ -63,6 +63,22 @@ def test_of_gaps(csv, monkeypatch, loss, count):
     assert result.loss.item() == pytest.approx(errors.mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", [AnomalyDetector, Imputer])
+def test_networks_are_given_zero_where_nothing_is_seen(csv, monkeypatch, kind):
+    task, batch = built(csv(), kind)
+    given = {}
+
+    def network(values, observed, calendar):
+        given.update(values=values, observed=observed)
+        return values.unsqueeze(-1)
+
+    monkeypatch.setattr(task.network, "forward", network)
+    seen = torch.rand(batch.context.shape, generator=torch.Generator().manual_seed(0)) < 0.7
+    task(batch.context.masked_fill(~seen, torch.nan), seen)
+    assert torch.equal(given["values"], torch.where(seen, batch.context, 0.0))
+    assert torch.equal(given["observed"], seen)
+
+
 @pytest.mark.parametrize("kind", [Forecaster, AnomalyDetector, Imputer])
 def test_of_nothing_is_zero_and_moves_no_weight(csv, kind):
     task, batch = built(csv(), kind)

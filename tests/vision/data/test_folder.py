@@ -108,6 +108,13 @@ def test_csv_with_splits_and_groups(photographs):
     assert {part: len(files) for part, files in data.examination.parts.items()} == {"train": 12, "val": 4, "test": 4}
 
 
+def test_hidden_folders_are_no_classes(photographs, photograph):
+    for name in (".thumbnails", "__MACOSX", "late__", "v1_"):
+        for number in range(5):
+            photograph(photographs / name / f"{number}.jpg", seed=number + len(name) * 100)
+    assert folder(photographs).description().classes == ["blue", "green", "late__", "red", "v1_"]
+
+
 def test_recognises(photographs, tmp_path):
     assert ImageFolder.recognises(photographs)
     assert ImageFolder.recognises(table_file(photographs, [("red/00.jpg", "red")]))

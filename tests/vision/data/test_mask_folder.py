@@ -11,6 +11,7 @@ from rich.console import Console
 
 from quintet.core.errors import QuintetError
 from quintet.vision.data import ImageFolder, MaskFolder
+from quintet.vision.data.mask_folder import SHOWN
 from quintet.vision.data.mask_sources import find_masks
 from quintet.vision.data.masks import IGNORED
 
@@ -114,6 +115,26 @@ def test_folders_of_splits(pairs, tmp_path, images, masks):
     assert lengths(data) == {"train": 5, "val": 2, "test": 3}
     assert data.faults() == []
     assert set(data.examination.origins.values()) == {"as given"}
+
+
+def test_of_two_folders_beside_a_part_the_chosen_one_is_taken(pairs, tmp_path):
+    for masks, values in (("train_masks", (0, 1)), ("train_labels", (0, 1, 2))):
+        pairs(tmp_path, 6, values, images="train", masks=masks)
+    found = folder(tmp_path, masks="train_labels").examination
+    assert {entry.mask.parent.name for entries in found.parts.values() for entry in entries} == {"train_labels"}
+    assert found.ids == [0, 1, 2]
+
+
+def test_the_contact_sheet_shows_every_class_however_rare(pairs):
+    root = pairs(count=SHOWN + 8, values=(0, 1))
+    write_mask(root / "masks/05.png", (0, 7))
+    ((name, figure),) = folder(root).pictures()
+    assert name == "contact_sheet"
+    titles = [panel.get_title() for panel in figure.axes]
+    assert len(titles) == SHOWN
+    assert len(set(titles)) == SHOWN
+    assert titles[0].endswith(": 05.jpg")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["class 0", "class 1", "class 7"]
 
 
 def test_folders_without_a_partner_are_named(pairs, tmp_path, photograph):
