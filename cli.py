@@ -181,17 +181,13 @@ def list_names(arguments: list[str]) -> None:
         for row in listed_models(pattern):
             table.add_row(*row._replace(pretrained=row.pretrained.replace(" ", "\n")))
     elif kind == "mixers":
-        from .core.weights import registry
+        from .core.catalogue import MixerRow, listed_mixers
 
-        for column in ("name", "grids", "causal", "streaming", "subquadratic", "what"):
+        for column in MixerRow._fields[:-1]:
             table.add_column(column)
-        for name in registry.list_mixers(pattern):
-            mixer = registry.mixer_class(name)
-            flags = [
-                str(sorted(mixer.grid_ranks)),
-                *("yes" if f else "-" for f in (mixer.causal, mixer.streaming, mixer.subquadratic)),
-            ]
-            table.add_row(name, *flags, registry.mixer_summary(name))
+        for row in listed_mixers(pattern):
+            table.add_row(*row[:-1])
+        table.caption = "of n tokens; model/mixer=NAME puts one in"
     else:
         from .core.run import composition
 

@@ -1,10 +1,13 @@
-"""Writes docs/kernels.md: the operations as their specifications tell, and the measurements that are committed.
+"""Writes docs/kernels.md, the operations as their specifications tell with the measurements, and docs/mixers.md.
 
 python benchmarks/write_docs.py
 """
 
+import inspect
 from pathlib import Path
 
+from quintet.core.catalogue import MixerRow, listed_mixers
+from quintet.core.weights.registry import mixer_part
 from quintet.kernels._spec import list_specs, operations_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,5 +53,32 @@ bandwidth and matrix product rate of the same run. `quintet bench kernels dtype=
 """
 
 
+def mixers() -> str:
+    """The cheat sheet of all mixers, from what their classes say."""
+    return f"""# Mixers
+
+This file is written by `python benchmarks/write_docs.py` from the classes of `core`; edit those.
+
+A mixer moves information between tokens. Each goes into any model by its word: `model/mixer=hedgehog` on the command
+line, `mixer="hedgehog"` in Python. `quintet list mixers` prints what each is in plain words. Cost is of n tokens;
+causal are those whose tokens see none after them, streaming those that go on from a state, as they are by default.
+
+| word | what | formula | grids | causal | streaming | cost | paper |
+|---|---|---|---|---|---|---|---|
+{chr(10).join(mixer_line(row) for row in listed_mixers())}
+"""
+
+
+def mixer_line(row: MixerRow) -> str:
+    part = mixer_part(row.name)
+    first, second, *_ = [*inspect.getdoc(part).split("\n\n"), ""]
+    # A formula of several lines goes on in the next paragraph, up to its full stop.
+    formula = first if first.endswith(".") else f"{first} {second.split('. ')[0].rstrip('.')}."
+    formula = " ".join(formula.split()).replace("|", "\\|")
+    cells = (f"`{row.name}`", row.what, formula, row.grids, row.causal, row.streaming, row.cost, part.paper)
+    return f"| {' | '.join(cells)} |"
+
+
 if __name__ == "__main__":
+    (ROOT / "docs/mixers.md").write_text(mixers())
     (ROOT / "docs/kernels.md").write_text(document())

@@ -12,9 +12,11 @@ A layer without `takes`, such as one of torch's, gets its tokens alone.
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -57,6 +59,11 @@ def run(layer: nn.Module, x: Tensor, given: Mapping[str, Any]) -> Any:
     return result.unsqueeze(0)
 
 
+def knows_borders(layer: nn.Module | None) -> bool:
+    """Whether a layer that moves information between tokens can be told where packed sequences end; so can none."""
+    return layer is None or hasattr(layer, "forward_packed") or "cu_seqlens" in getattr(layer, "takes", ())
+
+
 def changed(result: Any, given: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
     """The tokens of what a layer returned, which may be (tokens, changes), and `given` with the changes."""
     return (result[0], {**given, **result[1]}) if isinstance(result, tuple) else (result, given)
@@ -95,8 +102,27 @@ class _Listener:
             self.heard[name].setdefault(self.paths[id(layer)], []).append(value)
 
 
-_listeners: list[_Listener] = []
-_withheld: list[list[tuple[nn.Module, str, Any]]] = []  # of blocks that run under checkpointing, innermost last
+class _Withheld(NamedTuple):
+    """What a block that runs under checkpointing says, for whoever listened when it was first run."""
+
+    listeners: tuple[_Listener, ...]
+    told: list[tuple[nn.Module, str, Any]]
+
+
+class _Hearing(threading.local):
+    """Who listens in this thread, and the blocks that run under checkpointing, innermost last."""
+
+    def __init__(self) -> None:
+        self.listeners: list[_Listener] = []
+        self.withheld: list[_Withheld] = []
+
+
+_hearing = _Hearing()
+
+
+def _listening() -> Sequence[_Listener]:
+    """Who listens; to what is computed again going back, who listened the first time."""
+    return _hearing.withheld[-1].listeners if _hearing.withheld else _hearing.listeners
 
 
 def told_by(layer: nn.Module) -> frozenset[str]:
@@ -111,17 +137,17 @@ def told_within(network: nn.Module) -> frozenset[str]:
 
 def listened_to(layer: nn.Module, name: str) -> bool:
     """Whether someone listens, for a layer whose words cost something to make."""
-    return bool(_listeners) and any(listener.hears(layer, name) for listener in _listeners)
+    return any(listener.hears(layer, name) for listener in _listening())
 
 
 def tell(layer: nn.Module, name: str, value: Any) -> None:
     """Says `value` aside to whoever listens; nothing happens where nobody does."""
-    if not _listeners:
+    if not listened_to(layer, name):
         return
-    if _withheld:
-        _withheld[-1].append((layer, name, value))
+    if _hearing.withheld:
+        _hearing.withheld[-1].told.append((layer, name, value))
         return
-    for listener in _listeners:
+    for listener in _hearing.listeners:
         listener.take(layer, name, value)
 
 
@@ -129,8 +155,8 @@ def tell(layer: nn.Module, name: str, value: Any) -> None:
 def listening(network: nn.Module, *names: str) -> Iterator[Heard]:
     """While it lasts, what the layers of `network` say aside is kept: heard[name][path of the layer], one entry a call.
 
-    A layer that stands at several places is heard at the first of them. Works compiled and under checkpointing. Raises
-    QuintetError for a name that no layer tells.
+    A layer that stands at several places is heard at the first of them, and in the thread that listens alone. Works
+    compiled and under checkpointing. Raises QuintetError for a name that no layer tells.
     """
     tells = told_within(network)
     if unknown := [name for name in names if name not in tells]:
@@ -139,26 +165,29 @@ def listening(network: nn.Module, *names: str) -> Iterator[Heard]:
             f"{', '.join(sorted(tells)) or 'nothing'}"
         )
     listener = _Listener(network, names)
-    _listeners.append(listener)
+    _hearing.listeners.append(listener)
     try:
         with _keeping_words_compiled():
             yield listener.heard
     finally:
-        _listeners.remove(listener)
+        _hearing.listeners.remove(listener)
 
 
 def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
     """`function(*arguments)`, of which only the inputs are kept; going back it is computed again, and tells nothing."""
-    if not _listeners:
+    listeners = tuple(_listening())
+    if not listeners and torch.compiler.is_compiling():
         return checkpoint(function, *arguments, use_reentrant=False)
     speakers: list[tuple[nn.Module, str]] = []
 
     def withholding(*inputs: Any) -> tuple[Any, tuple]:
-        _withheld.append([])
+        # Going back, others may listen, or none: layers then do as they did before, for those who did.
+        told: list[tuple[nn.Module, str, Any]] = []
+        _hearing.withheld.append(_Withheld(listeners, told))
         try:
             result = function(*inputs)
         finally:
-            told = _withheld.pop()
+            _hearing.withheld.pop()
         speakers[:] = [(layer, name) for layer, name, _ in told]
         return result, tuple(value for *_, value in told)
 
@@ -171,6 +200,6 @@ def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
 def _keeping_words_compiled() -> contextlib.AbstractContextManager:
     """The compiler refuses a checkpointed block that writes to a list outside, which here is emptied as it ends."""
     dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is None:
+    if dynamo is None or torch.compiler.is_compiling():
         return contextlib.nullcontext()
     return dynamo.config.patch(skip_fwd_side_effects_in_bwd_under_checkpoint=True)

@@ -23,6 +23,8 @@ class Mixer(nn.Module):
     A mechanism that only knows sequences flattens the grid itself with `flatten_grid` and says {1, 2, 3}.
 
     Attributes (a class attribute is the default, an instance whose arguments change it sets its own):
+        title: what it is in plain words, in one line.
+        paper: title and arXiv id.
         grid_ranks: numbers of grid axes the mixer takes.
         causal: a token sees only tokens before it in raster order, and itself.
         subquadratic: cost grows slower than the square of the number of tokens.
@@ -38,6 +40,8 @@ class Mixer(nn.Module):
         variants: constructor arguments of further configurations the property tests run.
     """
 
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
     grid_ranks: frozenset[int] = frozenset({1, 2, 3})
     causal: bool = False
     subquadratic: ClassVar[bool] = False

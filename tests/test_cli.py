@@ -272,7 +272,7 @@ def test_the_configuration_of_a_run_is_shown_on_request(toy, capsys):
 @pytest.mark.parametrize(
     ("typed", "shown"),
     [
-        ("list mixers neigh*", ["neighborhood", "[1, 2, 3]"]),
+        ("list mixers neigh*", ["neighborhood", "each token sees a window around it", "sequences, images, volumes"]),
         ("list experiments point* --config-dir configs", ["points", "Two classes of points"]),
         ("list experiments vision/digits", ["vision/digits", "scanned digits"]),
         ("list data points --config-dir=configs", ["points", "A folder with points.csv"]),

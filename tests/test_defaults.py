@@ -19,9 +19,9 @@ GLU = {"ratio": 8 / 3, "multiple_of": 8, "bias": False, "dropout": 0.0}
 PROJECTED = {"qkv_bias": True, "projection_bias": True, "projection_dropout": 0.0}
 
 PROMISED = {
-    "core.task.Task": {"lr": 1e-3, "weight_decay": 0.05, "warmup": 0.05, "final_lr": 0.01, "lora_rank": 0},
+    "core.learning.task.Task": {"lr": 1e-3, "weight_decay": 0.05, "warmup": 0.05, "final_lr": 0.01, "lora_rank": 0},
     "core.data.DataModule": DATA,
-    "core.callbacks.WeightAverage": {"decay": 0.999},
+    "core.run.callbacks.WeightAverage": {"decay": 0.999},
     # Data
     "vision.Digits": DATA | {"image_size": 8, "augmentation": "light", "val_fraction": 0.15, "test_fraction": 0.15},
     "vision.ImageFolder": IMAGES | {"image_size": 224, "fit": "crop", "batch_size": 32},

@@ -1,11 +1,14 @@
 """What is installed: the wheel holds the package and its configurations, imports without Triton, and starts fast."""
 
+import ast
 import email
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -162,3 +165,25 @@ def test_names_are_found_on_first_use_and_unknown_ones_refused():
             assert getattr(module, name) is not None
         with pytest.raises(AttributeError, match="has no attribute nothing"):
             module.nothing  # noqa: B018
+
+
+NAMED_OTHERWISE = {"PIL": "Pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+# What xarray reads and writes by, which needs no import of ours.
+ENGINES = {"h5netcdf", "h5py", "numcodecs", "zarr"}
+OF_EXTRAS = {"onnxruntime", "triton"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    imported = set()
+    for folder in (*FOLDERS, "cli.py"):
+        path = REPOSITORY / folder
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    imported.add(node.module.split(".")[0])
+    imported -= {*sys.stdlib_module_names, "quintet", *OF_EXTRAS}
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}
+    assert declared - ENGINES == {NAMED_OTHERWISE.get(name, name) for name in imported}

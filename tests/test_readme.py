@@ -53,6 +53,7 @@ def test_every_command_runs(tmp_path: Path, photos: Path, monkeypatch, capsys) -
         ]
         if arguments[0] == "fit":
             arguments += few
+            few = [*few, "callbacks.pictures=null"] if len(few) == 5 else few  # the first draws them
         if any(argument.startswith("data.root=") for argument in arguments) and arguments[0] == "fit":
             arguments += small
         if arguments[0] == "predict":

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..aside import refuse_untaken, run, taken_within
+from ..aside import knows_borders, refuse_untaken, run, taken_within
 from ..attention.dense.softmax import Attention
 from ..errors import QuintetError
 from ..feedforward.mlp import Mlp
@@ -124,7 +124,8 @@ class Block(nn.Module):
         others = taken_within(*(layer for layer in self.children() if layer is not self.mixer))
         # Fewer tokens come out where the mixer returns fewer, and no layer after it looks at more than one.
         fewer = "queries" in getattr(self.mixer, "takes", ()) and "mask" not in others
-        return within if fewer else within - {"queries"}
+        unable = frozenset() if knows_borders(self.mixer) else {"cu_seqlens"}
+        return within - unable if fewer else within - unable - {"queries"}
 
     def forward(
         self,
@@ -178,9 +179,12 @@ class Block(nn.Module):
             if self.feedforward is not None:
                 x = layer(self.norm2, x + layer(self.drop_path, self.scale2(layer(self.feedforward, x))))
             return x
+        peri = self.placement == "peri"  # elsewhere these norms are none, and asking each what it takes costs
         mixed = layer(self.mixer, layer(self.norm1, x))
-        x = kept + layer(self.drop_path, self.scale1(layer(self.output_norm1, mixed)))
+        mixed = layer(self.output_norm1, mixed) if peri else mixed
+        x = kept + layer(self.drop_path, self.scale1(mixed))
         if self.feedforward is not None:
             fed = layer(self.feedforward, layer(self.norm2, x))
-            x = x + layer(self.drop_path, self.scale2(layer(self.output_norm2, fed)))
+            fed = layer(self.output_norm2, fed) if peri else fed
+            x = x + layer(self.drop_path, self.scale2(fed))
         return x

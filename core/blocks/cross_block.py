@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..aside import refuse_untaken, run, taken_within
+from ..aside import knows_borders, refuse_untaken, run, taken_within
 from ..attention.dense.cross import CrossAttention
 from ..errors import QuintetError
 from ..feedforward.mlp import Mlp
@@ -64,7 +64,8 @@ class CrossBlock(nn.Module):
                 self.norms[name] = norm(dim)
                 self.scales[name] = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = DropPath(drop_path)
-        self.takes = taken_within(self) - {"queries"} | {"mask"}
+        unable = set() if knows_borders(self.mixer) and knows_borders(self.cross) else {"cu_seqlens"}
+        self.takes = taken_within(self) - {"queries"} - unable | {"mask"}
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None, **given: Any

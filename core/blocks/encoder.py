@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -10,16 +11,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..aside import changed, checkpointed, refuse_untaken, run, taken_within
+from ..aside import changed, checkpointed, knows_borders, refuse_untaken, run, taken_within
 from ..attention.dense.softmax import Attention
 from ..errors import QuintetError
 from ..feedforward.mlp import Mlp
 from ..mixer import Mixer, mask_tokens
 from ..norm.layer_norm import LayerNorm
+from ..weights.registry import factory_target
 from .block import Block, Placement
 
 MixerFactory = Callable[[int], Mixer]
 LayerFactory = Callable[[int], nn.Module]
+COUNTING = ("mask", "bias", "edges", "positions")  # given things that have a place for each token
 
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
@@ -40,15 +43,26 @@ def make_block(block: Callable[..., nn.Module], dim: int, mixer: MixerFactory, o
     Raises QuintetError for an option that differs from the default and that the factory does not have.
     """
     defaults = inspect.signature(Block).parameters
-    accepted = inspect.signature(block).parameters
+    accepted = inspect.signature(factory_target(block)).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     chosen = {name: value for name, value in options.items() if value != defaults[name].default}
     if not anything and (unknown := [name for name in chosen if name not in accepted]):
         name = getattr(block, "__name__", None) or type(block).__name__
         raise QuintetError(f"a {name} has no {', '.join(unknown)}; leave it out, or add it to its constructor")
-    made = block(dim, mixer, **{name: value for name, value in chosen.items() if anything or name in accepted})
+    named = {name: value for name, value in chosen.items() if anything or name in accepted}
+    if type(block) is partial and "mixer" in block.keywords and not block.func.__module__.startswith("jsonargparse."):
+        # One of the two would be ignored; what is no partial of the command line's holds none but by the user's will.
+        if mixer is not Attention:
+            raise QuintetError("the block has a mixer of its own; give one to the encoder or to the block, not to both")
+        mixer = block.keywords["mixer"]
+    # By its name where there is one: a partial, such as the command line makes, may hold a mixer already.
+    made = block(dim, mixer=mixer, **named) if "mixer" in accepted else block(dim, mixer, **named)
     if not hasattr(made, "takes"):
-        made.takes = taken_within(made) - {"queries"} | {"mask", "cu_seqlens"}
+        accepted = inspect.signature(made.forward).parameters
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+        made.takes = taken_within(made) - {"queries"} | {
+            name for name in ("mask", "cu_seqlens") if anything or name in accepted
+        }
     return made
 
 
@@ -71,8 +85,23 @@ def run_layers(
         told = {**given, "queries": queries} if fewer else given
         x, given = changed(run(block, x, told) if keep else checkpointed(run, block, x, told), given)
         if reductions and str(layer) in reductions:
-            x, given = changed(run(reductions[str(layer)], x, given), given)
+            x, given = reduced(reductions[str(layer)], x, given)
         yield Layer(x, given)
+
+
+def reduced(reduction: nn.Module, x: Tensor, given: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
+    """The tokens that a reduction leaves, and what is given from there on.
+
+    Raises QuintetError where it leaves fewer and says nothing of what counts on them.
+    """
+    fewer, after = changed(run(reduction, x, given), given)
+    stale = [name for name in COUNTING if given.get(name) is not None and after[name] is given[name]]
+    if stale and fewer.shape[1:-1] != x.shape[1:-1]:
+        raise QuintetError(
+            f"{type(reduction).__name__} leaves {tuple(fewer.shape[1:-1])} of {tuple(x.shape[1:-1])} tokens and does "
+            f"not say what becomes of {', '.join(stale)}: return (tokens, {{name: what the next block is given}})"
+        )
+    return fewer, after
 
 
 def last_of(layers: Iterable[Layer], before: Layer) -> Layer:
@@ -212,16 +241,31 @@ class Encoder(nn.Module):
     ) -> Iterator[Layer]:
         """Encodes block by block: after each its tokens, before the final norm, and what the next one is given.
 
-        Who stops asking, stops the computation. Masked tokens may hold anything.
+        Who stops asking, stops the computation. Masked tokens may hold anything. Raises QuintetError for what no layer
+        takes, and for `queries`: a block needs all tokens of the one before.
         """
+        if given.get("queries") is not None:
+            raise QuintetError("layers says all tokens of every block; leave queries out and take the first of them")
         return self._layers(x, mask, given)
 
     def _layers(self, x: Tensor, mask: Tensor | None, given: dict[str, Any], queries: int | None = None):
         if given:
             refuse_untaken(self, given, self.takes)
+        if given.get("cu_seqlens") is not None:
+            self._check_packed(x, mask)
         given["mask"] = mask
         x, keep = mask_tokens(x, mask), keeps_all(self)
         return run_layers(self.blocks, x, given, keep=keep, reductions=self.reductions, queries=queries)
+
+    def _check_packed(self, x: Tensor, mask: Tensor | None) -> None:
+        """Raises QuintetError where packed sequences would not be kept apart."""
+        if mask is not None or len(x) != 1:
+            raise QuintetError("packed sequences are one sample (1, tokens, dim) without a mask; see forward_packed")
+        if unable := [type(block).__name__ for block in self.blocks if not knows_borders(block)]:
+            raise QuintetError(
+                f"{unable[0]}, or what mixes tokens in it, has no forward_packed and does not take cu_seqlens: it "
+                "would mix packed sequences"
+            )
 
     def _finish(self, x: Tensor, given: Mapping[str, Any]) -> Tensor:
         return mask_tokens(run(self.norm, x, given), given["mask"])
@@ -337,7 +381,7 @@ class StagedEncoder(nn.Module):
             )
             for stage in range(stages)
         )
-        self.takes = taken_within(self) - {"queries"} | {"mask"}
+        self.takes = taken_within(self) - {"queries", "cu_seqlens"} | {"mask"}
 
     def forward(
         self, x: Float[Tensor, "batch *grid dim"], mask: Bool[Tensor, "batch *grid"] | None = None, **given: Any

@@ -6,7 +6,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..aside import changed, run, taken_within
+from ..aside import changed, knows_borders, run, taken_within
 from ..errors import QuintetError
 from ..mixer import Mixer
 
@@ -52,6 +52,10 @@ class Parallel(Mixer):
     def forward_packed(
         self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
     ) -> Any:
+        if unable := [type(branch).__name__ for branch in self.branches if not knows_borders(branch)]:
+            raise QuintetError(
+                f"{unable[0]} has no forward_packed and does not take cu_seqlens: it would mix packed sequences"
+            )
         result = self._add(tokens.unsqueeze(0), {**given, "cu_seqlens": cu_seqlens})
         return (result[0].squeeze(0), result[1]) if isinstance(result, tuple) else result.squeeze(0)
 

@@ -128,11 +128,15 @@ class StagedDecoder(nn.Module):
     ) -> list[Float[Tensor, "batch *_grid _dim"]]:
         """Outputs of the stages, finest first, from those of the encoder, finest first; the coarsest is as it was.
 
-        Raises QuintetError for features that are not as many or as wide as the stages.
+        Raises QuintetError for features that are not as many or as wide as the stages, and for a mask of another grid.
         """
         refuse_untaken(self, given, self.takes)
         if (widths := tuple(feature.shape[-1] for feature in features)) != self.dims:
             raise QuintetError(f"this decoder joins stages of widths {self.dims}, finest first; got {widths}")
+        if mask is not None and mask.shape != features[0].shape[:-1]:
+            raise QuintetError(
+                f"the mask is that of the finest grid, {tuple(features[0].shape[:-1])}; got {tuple(mask.shape)}"
+            )
         outputs = [features[-1]]
         for stage in reversed(range(len(self.stages))):
             skipped = features[stage]

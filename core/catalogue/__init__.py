@@ -7,6 +7,8 @@ themselves through the entry-point group `quintet.domains`, are asked for when t
 """
 
 import csv
+import json
+import sys
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from importlib.metadata import entry_points
@@ -17,6 +19,8 @@ from typing import NamedTuple
 HERE = __package__
 OWN = HERE.split(".")[0]
 MODELS = "models.tsv"
+MIXERS = "mixers.tsv"
+AXES = {1: "sequences", 2: "images", 3: "volumes"}
 
 
 class ModelRow(NamedTuple):
@@ -26,6 +30,43 @@ class ModelRow(NamedTuple):
     parameters: str
     pretrained: str
     what: str
+
+
+class MixerRow(NamedTuple):
+    """A mixer as it is listed; `node` is its class with its part, as checkpoints and configurations name it."""
+
+    name: str
+    what: str
+    grids: str
+    causal: str
+    streaming: str
+    cost: str
+    node: str
+
+
+def listed_mixers(pattern: str = "*") -> list[MixerRow]:
+    """Mixers whose names match a shell wildcard: those of the table, and what other code has registered since."""
+    rows = [MixerRow(*row) for row in _read(MIXERS)]
+    registry = sys.modules.get(f"{OWN}.core.weights.registry")
+    others = registry.mixers_so_far() - {row.name for row in rows} if registry else ()
+    rows += mixer_rows(sorted(others))
+    return sorted((row for row in rows if fnmatch(row.name, pattern)), key=lambda row: row.name)
+
+
+def mixer_rows(names: Iterable[str]) -> list[MixerRow]:
+    """What is to be listed of registered mixers."""
+    if not (names := list(names)):
+        return []
+    from ..weights.described import description_of
+    from ..weights.registry import mixer_class, mixer_factory, mixer_summary
+
+    rows = []
+    for name in names:
+        mixer, node = mixer_class(name), json.dumps(description_of(mixer_factory(name)))
+        grids = ", ".join(AXES[rank] for rank in sorted(mixer.grid_ranks))
+        flags = ["yes" if flag else "-" for flag in (mixer.causal, mixer.streaming)]
+        rows.append(MixerRow(name, mixer_summary(name), grids, *flags, "n" if mixer.subquadratic else "n²", node))
+    return rows
 
 
 def listed_models(pattern: str = "*") -> list[ModelRow]:

@@ -98,6 +98,8 @@ class LongConvolution(Mixer):
     Raises QuintetError for an order, length or memory that is not positive.
     """
 
+    title = "Hyena: long convolutions whose kernels are a small network of the position, between gates"
+    paper = "Hyena Hierarchy, arXiv 2302.10866"
     causal = True
     subquadratic: ClassVar[bool] = True
     no_weight_decay: ClassVar[tuple[str, ...]] = ("D",)

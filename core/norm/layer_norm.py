@@ -20,6 +20,8 @@ class LayerNorm(nn.Module):
         offset: 1 makes the learned scale a deviation from one, which weight decay may shrink; it starts at 1 - offset.
     """
 
+    takes = frozenset()  # said, as a class is asked faster than a module
+
     def __init__(
         self, dim: int, eps: float = 1e-6, weight: bool = True, bias: bool = True, offset: float = 0.0
     ) -> None:

@@ -18,6 +18,8 @@ class RMSNorm(nn.Module):
         weight: learn a scale.
     """
 
+    takes = frozenset()  # said, as a class is asked faster than a module
+
     def __init__(self, dim: int, eps: float = 1e-6, weight: bool = True) -> None:
         super().__init__()
         self.dim, self.eps = dim, eps

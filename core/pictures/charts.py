@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
+from matplotlib.artist import Artist
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -36,7 +37,7 @@ def learning_curves(rows: list[dict[str, Any]]) -> Figure:
                 panel.plot(
                     *zip(*points, strict=True), color=colour, label=stage, marker="." if len(points) < 30 else ""
                 )
-        panel.set_title(quantity.replace("_", " "))
+        panel.set_title(quantity.replace("_", " "), parse_math=False)
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.grid(alpha=0.3)
@@ -104,6 +105,21 @@ def _confusions(values: np.ndarray) -> list[tuple[int, int]]:
     rows, columns = values.nonzero()
     pairs = [(int(row), int(column)) for row, column in zip(rows, columns, strict=True) if row != column]
     return sorted(pairs, key=lambda pair: -values[pair])
+
+
+def name_in_legend(figure: Figure, handles: Sequence[Artist], names: Sequence[str], **look: Any) -> None:
+    """A legend of any names: none is read as a formula, none left out because it begins with an underscore.
+
+    Args:
+        figure: which gets the legend.
+        handles: what each name stands for.
+        names: as they are to be read.
+        **look: see `Figure.legend`.
+    """
+    # Text that is set later is not searched for underscores.
+    legend = figure.legend(handles, ["name"] * len(names), **look)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)
 
 
 def shortened(name: str, longest: int = 16) -> str:

@@ -6,6 +6,7 @@ list the argument, because every name is checked against the constructor it goes
 
 import copy
 import inspect
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,17 +19,19 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from ..catalogue import listed_mixers
 from ..errors import QuintetError, import_class, nearest
-from ..weights.constructors import class_path_form, parameters_of
+from ..weights.constructors import class_path_form, parameters_of, target_form
 from .overrides import forced, in_grammar, keep_texts, readable, typed_below, value_of
 from .run_options import check_seed, packages
 from .yaml_files import check_file, place_of, read_text
@@ -45,6 +48,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
         config_dir: the user's own folder of groups, searched before the packaged ones.
     """
     overrides = [*_of_chosen_trainer(overrides, config_dir), *(forced(readable(override)) for override in overrides)]
+    offer_words()
     outer = GlobalHydra.instance().hydra  # set while a sweep runs
     GlobalHydra.instance().clear()
     try:
@@ -197,7 +201,9 @@ def typed_options(
             raise QuintetError(f"{verb} has no option '{name}'; {nearest(name, {*accepted, *also})}")
     if not accepted:
         return {}
-    parser = ArgumentParser(exit_on_error=False)
+    from .parsers import argument_parser  # imports torch, which listing names does without
+
+    parser = argument_parser()
     parser.add_method_arguments(owner, method, skip=set(skip))
     return parser.parse_object(dict(options)).as_dict()
 
@@ -225,8 +231,9 @@ def replaced_arguments(
         typed: the text of some of them, for arguments that take text and not what Hydra's grammar read.
     """
     from ..weights.records import arguments_of  # imports torch, which listing names does without
+    from .parsers import argument_parser
 
-    parser, whole, tree = ArgumentParser(exit_on_error=False), {}, {part: copy.deepcopy(dict(node))}
+    parser, whole, tree = argument_parser(), {}, {part: copy.deepcopy(dict(node))}
     types, _ = arguments_of(target)
     for option, value in given.items():
         name = option.split(".")[0]
@@ -300,7 +307,14 @@ def config_names(group: str, config_dir: str | None = None) -> list[str]:
     for folder in filter(None, (CONFIG_FOLDER, config_dir and Path(config_dir))):
         root = Path(folder) / group
         names |= {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.yaml")}
-    return sorted(names)
+    return sorted(names | {row.name for row in listed_mixers()} if group == "model/mixer" else names)
+
+
+def offer_words() -> None:
+    """Makes every registered mixer a choice of `model/mixer` by its word; files of the same name are found first."""
+    for row in listed_mixers():
+        node = target_form(json.loads(row.node))
+        ConfigStore.instance().store(row.name, node, group="model/mixer", package="model.mixer", provider="quintet")
 
 
 def config_summary(group: str, name: str, config_dir: str | None = None) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from lightning import Trainer
 
 from ..data.module import DataModule
@@ -17,6 +16,7 @@ from ..weights.trusted import resolve
 from . import composition
 from .overrides import typed_below
 from .own_code import let_in_own_code
+from .parsers import argument_parser
 from .run_folder import last_checkpoint
 from .run_options import check_trainer
 
@@ -129,7 +129,7 @@ def _needs_training(verb: str, model: dict[str, Any] | None) -> bool:
 
 def check_types(config: dict[str, Any]) -> None:
     """Raises what a run would for values of the wrong type, without building anything."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = argument_parser()
     parser.add_subclass_arguments(Task, "model")
     parser.add_subclass_arguments(DataModule, "data")
     parser.add_class_arguments(Trainer, "trainer", instantiate=False)

@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
 from omegaconf import OmegaConf
 
 from ..data.module import DataModule
 from ..errors import QuintetError
 from . import composition
 from .own_code import let_in_own_code
+from .parsers import argument_parser
 
 
 def build_data(path: str, overrides: Sequence[str], config_dir: str | None = None) -> DataModule:
@@ -38,7 +38,7 @@ def build_data(path: str, overrides: Sequence[str], config_dir: str | None = Non
         composition.set_value({"data": node}, key, composition.class_path_form(value))
     composition.check_options(node, "data")
     composition.keep_typed({"data": node}, overrides)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = argument_parser()
     parser.add_subclass_arguments(DataModule, "data")
     return parser.instantiate(parser.parse_object({"data": node})).data
 

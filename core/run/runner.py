@@ -11,17 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
-from jsonargparse.typing import register_type
 from lightning import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
-from torch import Tensor
 
 from ..data.module import DataModule
 from ..errors import QuintetError, first_line, nearest, told_of
@@ -51,10 +48,6 @@ from .run_lock import locked
 from .run_options import check_seed
 from .show import facts_of
 from .yaml_files import bound_jsonargparse
-
-# jsonargparse takes `Callable[[Tensor], Tensor]` for a factory of objects, and refuses most functions for it, unless
-# tensors are values.
-register_type(Tensor, Tensor.tolist, torch.tensor)
 
 
 def run_composed(

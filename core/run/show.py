@@ -39,7 +39,7 @@ def facts_of(path: str | Path) -> list[tuple[str, str]]:
 def _task(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     task = record["task"]
     yield "task", task["class_path"].rsplit(".", 1)[-1]
-    for name, value in task["init_args"].items():
+    for name, value in task.get("init_args", {}).items():
         if value not in (None, [], {}):
             yield f"model.{name}", _node(value)
     if data := record.get("data"):

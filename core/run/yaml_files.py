@@ -8,6 +8,7 @@ import yaml
 from jsonargparse import set_loader
 
 from ..errors import QuintetError
+from ..weights.former import with_present_paths
 
 BYTES = 300_000  # of one file
 VALUES = 10_000  # in all, aliases counted as what they stand for
@@ -95,11 +96,11 @@ def place_of(error: yaml.YAMLError) -> str:
 
 
 def bound_jsonargparse() -> None:
-    """Lets jsonargparse read YAML within the same bounds."""
+    """Lets jsonargparse read YAML within the same bounds, and find in it what has moved since a run wrote it."""
     from jsonargparse._loaders_dumpers import yaml_load
 
     def load(text: str) -> Any:
         check_text(text, "the configuration")
-        return yaml_load(text)
+        return with_present_paths(yaml_load(text))
 
     set_loader("yaml", load, exceptions=(yaml.YAMLError,))

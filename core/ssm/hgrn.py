@@ -33,6 +33,8 @@ class HGRN(SequenceMixer):
     Raises QuintetError for a lower bound outside of its range.
     """
 
+    title = "HGRN: a gated recurrence whose lowest rate of forgetting is learned"
+    paper = "Hierarchically Gated Recurrent Neural Network for Sequence Modeling, arXiv 2311.04823"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"bounded": {"expansion": 1.5, "lower_bound": 0.7, "bias": True}}
 
     def __init__(

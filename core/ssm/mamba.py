@@ -48,6 +48,8 @@ class Mamba(SequenceMixer):
         bias: bias of the first and the last projection.
     """
 
+    title = "Mamba: a state per channel, read and written as the token says"
+    paper = "Mamba: Linear-Time Sequence Modeling with Selective State Spaces, arXiv 2312.00752"
     passes_over: ClassVar[bool] = True
     no_weight_decay: ClassVar[tuple[str, ...]] = ("A_log",)
     variants: ClassVar[dict[str, dict[str, Any]]] = {

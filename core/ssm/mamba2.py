@@ -40,6 +40,8 @@ class Mamba2(SequenceMixer):
     Raises QuintetError where the heads do not divide the width of u.
     """
 
+    title = "Mamba-2: Mamba with one rate of forgetting a head, computed as products of matrices"
+    paper = "Transformers are SSMs, arXiv 2405.21060"
     passes_over: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"num_heads": 2, "states": 5, "expansion": 1.0, "convolution_width": 2, "bias": True}

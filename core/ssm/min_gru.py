@@ -32,6 +32,8 @@ class MinGRU(SequenceMixer):
         bias: bias of all projections.
     """
 
+    title = "minGRU: a GRU whose gates see the token alone, so that all steps are computed at once"
+    paper = "Were RNNs All We Needed?, arXiv 2410.01201"
     variants: ClassVar[dict[str, dict[str, Any]]] = {"wide": {"expansion": 1.5, "candidate": torch.tanh, "bias": False}}
 
     def __init__(

@@ -29,6 +29,8 @@ class MLSTM(SequenceMixer):
         norm_eps: added to the variance of each head.
     """
 
+    title = "mLSTM: an LSTM with a matrix for its memory and exponential gates"
+    paper = "xLSTM: Extended Long Short-Term Memory, arXiv 2405.04517"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "wide keys": {"key_factor": 1.0, "num_heads": 4, "bias": True, "gate_soft_cap": None}
     }

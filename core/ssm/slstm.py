@@ -39,6 +39,8 @@ class SLSTM(SequenceMixer):
         norm_eps: added to the variance of each head.
     """
 
+    title = "sLSTM: an LSTM with exponential gates, step by step"
+    paper = "xLSTM: Extended Long Short-Term Memory, arXiv 2405.04517"
     passes_over: ClassVar[bool] = True
     no_weight_decay: ClassVar[tuple[str, ...]] = ("gate_bias",)
     stacked_weights: ClassVar[dict[str, int]] = {"gate_weight": 2, "recurrent_weight": 1}

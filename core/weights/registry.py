@@ -180,6 +180,11 @@ def list_mixers(pattern: str = "*") -> list[str]:
     return sorted(name for name in _mixers if fnmatch(name, pattern))
 
 
+def mixers_so_far() -> set[str]:
+    """Names of the mixers registered until now; imports none."""
+    return set(_mixers)
+
+
 def mixer_factory(name: str) -> Callable[..., Mixer]:
     """The class of a registered mixer, or the partial of one with its part. Raises QuintetError for an unknown name."""
     _load_mixers()
@@ -199,12 +204,17 @@ def mixer_variants(name: str) -> Mapping[str, Mapping[str, Any]]:
     return _variants[name]
 
 
-def mixer_summary(name: str) -> str:
-    """What a mixer computes, in one line: of its class, or of the part that makes it another mixer."""
+def mixer_part(name: str) -> type:
+    """The class that makes a mixer what its name says: of the part that it is given, or its own."""
     factory = mixer_factory(name)
     parts = (factory_target(value) for value in getattr(factory, "keywords", {}).values())
-    described = next((part for part in parts if inspect.isclass(part)), factory_target(factory))
-    return (described.__doc__ or "").strip().split("\n")[0]
+    return next((part for part in parts if inspect.isclass(part)), factory_target(factory))
+
+
+def mixer_summary(name: str) -> str:
+    """What a mixer is, in one line: its title, or else the first line of its docstring."""
+    part = mixer_part(name)
+    return getattr(part, "title", "") or (part.__doc__ or "").strip().split("\n")[0]
 
 
 def named_mixers(mixer: Any) -> Any:

@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import QuintetError
-from .former import FORMER
+from .former import present_path
 
 # Where classes of other libraries may live: rooms whose constructors open and fetch nothing.
 CLASS_MODULES = re.compile(
@@ -62,16 +62,6 @@ def own_modules() -> dict[str, Path]:
 
     found = below(ROOT, list(sys.modules[ROOT].__path__))
     return {name: place for name, place in found if not WITHOUT_LAYERS.fullmatch(name)}
-
-
-def present_path(path: str) -> str:
-    """The path of a class or function today, from one that a checkpoint may have recorded before a module moved."""
-    while path in FORMER:
-        path = FORMER[path]
-    module, _, name = path.rpartition(".")
-    while module in FORMER:
-        module = FORMER[module]
-    return f"{module}.{name}"
 
 
 def is_trusted(path: str) -> bool:
@@ -150,6 +140,8 @@ def _is_function(found: Any, module: str) -> bool:
     home = _home(found)
     if module.startswith("torch"):
         return home in ("torch", "torch.nn.functional", "torch._C._nn")
+    if inspect.signature(found).return_annotation is None:
+        return False  # what gives nothing back changes or registers something instead
     return home in own_modules() and _is_below(f"{home}.", [module]) and _computes(home)
 
 

@@ -1,12 +1,14 @@
 """What layers get beside their tokens and what they say aside, by hand."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from quintet.core.aside import listening, run, tell, told_within
+from quintet.core.aside import listened_to, listening, run, tell, told_within
 from quintet.core.attention import Attention, LinearAttention
 from quintet.core.blocks.block import Block
 from quintet.core.blocks.encoder import Encoder, StagedEncoder
@@ -65,6 +67,24 @@ def test_batch_norm_over_padded_tokens_is_batch_norm_without_them():
     y = encoder(x, mask)
     assert error(y[mask], expected) < 1e-12
     assert not y[~mask].any()
+
+
+def test_batch_norm_with_a_mask_in_low_precision_and_without_a_real_token():
+    torch.manual_seed(0)
+    x, mask = 30 + torch.randn(4, 64, 8).bfloat16(), torch.rand(4, 64) > 0.3
+    norm = BatchNorm(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(x, mask)
+    rows = x[mask].double()
+    expected = (rows - rows.mean(0)) / (rows.var(0, unbiased=False) + norm.eps).sqrt()
+    assert y.dtype is torch.bfloat16
+    assert error(y[mask].double(), expected) < 1e-2
+    assert error(norm.running_mean.double(), 0.1 * rows.mean(0)) < 1e-5
+    assert error(norm.running_var.double(), 0.9 + 0.1 * rows.var(0)) < 1e-4
+    before = norm.running_mean.clone(), norm.running_var.clone()
+    assert not norm(x, torch.zeros_like(mask)).any()
+    assert torch.equal(norm.running_mean, before[0])
+    assert torch.equal(norm.running_var, before[1])
 
 
 def test_first_tokens_of_batch_norm_are_normalized_with_all():
@@ -142,6 +162,81 @@ def test_checkpointing_tells_the_same_once():
     assert len(losses) == 2
     assert found == losses
     assert all(error(one, other) < 1e-6 for one, other in zip(own, gradients))
+
+
+class Asking(Telling):
+    """Makes its loss only where someone listens."""
+
+    def forward(self, x):
+        y = self.linear(x)
+        if listened_to(self, "loss"):
+            tell(self, "loss", y.square().mean())
+        return y.tanh()
+
+
+def test_going_back_after_listening_layers_do_as_they_did_while_it_lasted():
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        network = Encoder(16, 2, Asking, gradient_checkpointing=checkpointing)
+        with listening(network, "loss") as heard:
+            y = network(torch.ones(2, 5, 16))
+        (y.square().mean() + sum(losses[0] for losses in heard["loss"].values())).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    assert error(*gradients) < 1e-6
+
+
+def test_what_was_computed_before_someone_listened_tells_nothing_going_back():
+    network = Encoder(16, 2, Telling, gradient_checkpointing=True)
+    loss = network(torch.randn(2, 5, 16)).square().mean()
+    with listening(network, "loss") as heard:
+        loss.backward()
+    assert heard == {"loss": {}}
+
+
+def test_each_thread_hears_its_own_calls_alone():
+    network = Encoder(16, 2, Telling, gradient_checkpointing=True)
+    listening_all = threading.Barrier(2, timeout=10)
+
+    def calls(times):
+        with listening(network, "loss") as heard:
+            listening_all.wait()
+            for _ in range(times):
+                network(torch.randn(2, 5, 16))
+                listening_all.wait()
+            for _ in range(3 - times):
+                listening_all.wait()
+        return [len(losses) for losses in heard["loss"].values()]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(calls, [1, 3])) == [[1, 1], [3, 3]]
+
+
+def test_an_error_ends_listening_and_what_is_withheld():
+    network = Encoder(16, 2, Telling, lambda dim: nn.Linear(dim + 1, dim), gradient_checkpointing=True)
+    with pytest.raises(RuntimeError), listening(network, "loss"):
+        network(torch.randn(2, 5, 16))
+    told = Telling(4)
+    with listening(told, "loss") as heard:
+        told(torch.randn(3, 4))
+    assert len(heard["loss"][""]) == 1
+
+
+@pytest.mark.compilation
+def test_a_network_may_listen_to_its_own_layers_compiled():
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = Encoder(16, 2)
+
+        def forward(self, x):
+            with listening(self.encoder, "weights") as heard:
+                self.encoder(x)
+            return heard["weights"]["blocks.1.mixer"][0].values
+
+    network, x = Watching(), torch.randn(2, 5, 16)
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    assert error(compiled(x), network(x)) < 1e-5
 
 
 @pytest.mark.compilation

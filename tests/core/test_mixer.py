@@ -150,5 +150,10 @@ def test_what_passes_over_masked_tokens_makes_no_step_at_them():
 
 def test_widths_that_heads_cannot_share_are_refused():
     assert Sum(8).split_width("keys", key_factor=0.5) == 4
+    alone = Sum(8)
+    alone.num_heads = 1
+    assert alone.split_width("keys", key_factor=0.125) == 1
+    with pytest.raises(QuintetError, match=r"Sum\(dim=8, key_factor=0.05\) has keys of width 0"):
+        alone.split_width("keys", key_factor=0.05)
     with pytest.raises(QuintetError, match=r"Sum\(dim=8, key_factor=0.4\) has keys of width 3.*num_heads=2"):
         Sum(8).split_width("keys", key_factor=0.4)

@@ -21,7 +21,8 @@ DIM = 64
 # Bounds on the sides of a grid, by rank: small, yet with grids larger and smaller than windows and chunks.
 SIDES = {1: 20, 2: 6, 3: 4}
 CASES = [(name, variant) for name in list_mixers() for variant in ("default", *mixer_variants(name))]
-every_mixer = pytest.mark.parametrize(("name", "variant"), CASES, ids=[f"{name}-{variant}" for name, variant in CASES])
+IDS = [f"{name}-{variant}" for name, variant in CASES]
+every_mixer = pytest.mark.parametrize(("name", "variant"), CASES, ids=IDS)
 few = settings(max_examples=4)
 
 
@@ -277,7 +278,11 @@ def test_wrong_tokens_are_refused_in_words(name, variant):
 
 
 @pytest.mark.compilation
-@every_mixer
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [pytest.param(*case, marks=() if case[1] == "default" else pytest.mark.slow) for case in CASES],
+    ids=IDS,
+)
 def test_compiles_in_one_graph(name, variant):
     """Captured forward and backward; what Inductor makes of the graph is tested for the defaults below."""
     mixer = build(name, variant)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quintet.kernels import bias_attention as module
 from quintet.kernels._runtime import INTERPRETING
 from quintet.kernels._spec import relative_error
 from quintet.kernels.bias_attention import bias_attention
@@ -172,3 +173,29 @@ def made(**changes):
 def test_what_does_not_fit_is_refused_with_what_and_why(changes, message):
     with pytest.raises(ValueError, match=message):
         bias_attention(**made(**changes))
+
+
+# Keys and values share one stride that is told to the kernels, queries have their own
+
+LAUNCH = {"bias": None, "mask": None, "slopes": None, "causal": False, "scale": 1.0}
+NAMES = ("query", "key", "value")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_get_keys_and_values_of_one_layout(name):
+    given = dict(zip(NAMES, torch.randn(3, 2, 5, 3, 8, generator=torch.Generator().manual_seed(0))))
+    other = given | {name: given[name].transpose(0, 2).contiguous().transpose(0, 2)}
+    for tensors in (other, {key: tensor.mT.contiguous().mT for key, tensor in given.items()}):
+        launch = module._launch(**tensors, **LAUNCH)
+        for key, tensor in given.items():
+            found = launch.tensors[f"{key}_ptr"]
+            assert torch.equal(found, tensor)
+            kind = "query" if key == "query" else "key"
+            told = [launch.numbers[f"{kind}_{stride}"] for stride in ("batch_stride", "stride", "head_stride")]
+            assert [*told, 1] == [*found.stride()]
+
+
+def test_parts_of_one_projection_are_not_copied():
+    parts = dict(zip(NAMES, torch.zeros(2, 5, 3, 3, 8).unbind(2)))
+    launch = module._launch(**parts, **LAUNCH)
+    assert all(launch.tensors[f"{key}_ptr"].data_ptr() == tensor.data_ptr() for key, tensor in parts.items())

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quintet.kernels import neighborhood_attention as module
 from quintet.kernels._spec import relative_error
 from quintet.kernels.neighborhood_attention import _axis_tables, _cut_axis, neighborhood_attention
 
@@ -227,3 +228,30 @@ def test_agrees_with_natten(grid, size, stride, step, causal):
     for backend in ("reference", "torch"):
         found = neighborhood_attention(query, key, value, **settings, causal=causal, backend=backend)
         assert relative_error(found, expected) < 1e-5, backend
+
+
+# One stride is told to the kernels for all three
+
+LAUNCH = {"bias": None, "mask": None, "kernel_size": (3, 3), "stride": (1, 1), "dilation": (1, 1)}
+LAUNCH |= {"causal": (False, False), "scale": 1.0}
+NAMES = ("query", "key", "value")
+STRIDES = ("batch_stride", "token_stride", "head_stride")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_get_tensors_of_one_layout(name):
+    given = dict(zip(NAMES, torch.randn(3, 2, 4, 5, 3, 8, generator=torch.Generator().manual_seed(0))))
+    other = given | {name: given[name].transpose(0, 3).contiguous().transpose(0, 3)}
+    for tensors in (other, {key: tensor.mT.contiguous().mT for key, tensor in given.items()}):
+        launch = module._launch(**tensors, **LAUNCH)
+        for key, tensor in given.items():
+            assert launch.tensors[f"{key}_ptr"].is_contiguous()
+            assert torch.equal(launch.tensors[f"{key}_ptr"], tensor.flatten(1, 2))
+        assert [launch.numbers[stride] for stride in STRIDES] == [480, 24, 8]
+
+
+def test_parts_of_one_projection_are_not_copied():
+    parts = dict(zip(NAMES, torch.zeros(2, 4, 5, 3, 3, 8).unbind(3)))
+    launch = module._launch(**parts, **LAUNCH)
+    assert all(launch.tensors[f"{key}_ptr"].data_ptr() == tensor.data_ptr() for key, tensor in parts.items())
+    assert [launch.numbers[stride] for stride in STRIDES] == [1440, 72, 8]

@@ -156,3 +156,28 @@ EDGES = {"edge_index": torch.tensor([[0, 3], [1, 1]]), "edge_bias": torch.zeros(
 def test_what_does_not_fit_is_refused_with_what_and_why(backend, changes, message):
     with pytest.raises(ValueError, match=message):
         call(**changes, backend=backend)
+
+
+# One stride is told to the kernels for all three
+
+LAUNCH = {"cu_seqlens": torch.tensor([0, 2, 6]), "edge_index": None, "edge_bias": None, "causal": False, "scale": 1.0}
+
+
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_kernels_get_tensors_of_one_layout(name):
+    generator = torch.Generator().manual_seed(0)
+    given = dict(zip(("query", "key", "value"), torch.randn(3, 6, 2, 4, generator=generator)))
+    other = given | {name: given[name].transpose(0, 1).contiguous().transpose(0, 1)}
+    for tensors in (other, {key: tensor.mT.contiguous().mT for key, tensor in given.items()}):
+        launch = module._launch(**tensors, **LAUNCH)
+        for key, tensor in given.items():
+            assert launch.tensors[f"{key}_ptr"].is_contiguous()
+            assert torch.equal(launch.tensors[f"{key}_ptr"], tensor)
+        assert (launch.settings["token_stride"], launch.settings["head_stride"]) == (8, 4)
+
+
+def test_parts_of_one_projection_are_not_copied():
+    parts = dict(zip(("query", "key", "value"), torch.zeros(6, 3, 2, 4).unbind(1)))
+    launch = module._launch(**parts, **LAUNCH)
+    assert all(launch.tensors[f"{key}_ptr"].data_ptr() == tensor.data_ptr() for key, tensor in parts.items())
+    assert (launch.settings["token_stride"], launch.settings["head_stride"]) == (24, 4)

@@ -30,6 +30,7 @@ from quintet.core.run.configuration import restored_objects
 from quintet.core.weights.described import description_of, to_json
 from quintet.core.weights.pretrained import read_checkpoint
 from quintet.core.weights.records import RECORD, arguments_of
+from quintet.core.weights.registry import list_mixers
 from quintet.core.weights.sealing import digest_of
 from quintet.timeseries.data import SeriesData
 from quintet.timeseries.tasks import Forecaster
@@ -208,6 +209,7 @@ def command(verb: str, path: Path) -> int:
 def run_family(folder: Path, step: int, verbs: bool) -> int:
     """Prints every load of the family that touched more than the honest one; returns how many files were tried."""
     watch, count = Watch(), 0
+    list_mixers()  # an honest record may give a mixer by its word, which is looked for among quintet's own modules
     for content, ending in (
         (honest_forecaster(folder), ".ckpt"),
         (honest_forecaster(folder), ".safetensors"),

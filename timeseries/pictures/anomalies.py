@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
+from ...core.pictures.charts import name_in_legend
 from ..metrics.anomalies import stretches
 from .forecasts import SEEN, reach_over
 
@@ -47,6 +48,7 @@ def anomaly_panels(panels: Sequence[AnomalyPanel], title: str) -> Figure:
     figure = Figure(figsize=(11.5, 3.6 * rows + 0.7), layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
     axes = figure.subplots(2 * rows, 1, squeeze=False, height_ratios=(3, 2) * rows).ravel()
+    lines = {}  # of the channels, by name
     for number, panel in enumerate(panels):
         above, below = axes[2 * number : 2 * number + 2]
         below.sharex(above)
@@ -55,7 +57,7 @@ def anomaly_panels(panels: Sequence[AnomalyPanel], title: str) -> Figure:
         for channel, values in enumerate(panel.values.T[:CHANNELS]):
             if several:  # channels of any unit on one axis
                 values = (values - np.nanmean(values)) / max(np.nanstd(values), 1e-12)
-            above.plot(stamps, values, color=COLOURS[channel], linewidth=0.8, label=panel.channels[channel])
+            (lines[panel.channels[channel]],) = above.plot(stamps, values, color=COLOURS[channel], linewidth=0.8)
         above.set_title(panel.title, fontsize=10, parse_math=False)
         above.set_ylabel("standardized" if several else panel.channels[0], fontsize=9, parse_math=False)
         below.plot(stamps, panel.scores, color=SCORE, linewidth=0.8, label="score")
@@ -77,7 +79,7 @@ def anomaly_panels(panels: Sequence[AnomalyPanel], title: str) -> Figure:
         above.tick_params(labelbottom=False)
     entries = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if entries:
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 8), frameon=False
-        )
+        handles, names = [*lines.values(), *entries.values()], [*lines, *entries]
+        look = {"ncols": min(len(names), 8), "frameon": False}
+        name_in_legend(figure, handles, names, loc="outside lower center", **look)
     return figure

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...core.pictures.charts import shortened
+from ...core.pictures.charts import name_in_legend, shortened
 
 CASES = 12  # series of a figure
 DRAWN = 20  # series of a class drawn over one another
@@ -88,7 +88,8 @@ def series_panels(
         labels = [shortened(name, 14) for name in channels[: len(handles)]]
         if len(channels) > len(handles):
             labels[-1] += f" (and {len(channels) - len(handles)} more, not drawn)"
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=8)
+        look = {"ncols": min(len(labels), 6), "frameon": False, "fontsize": 8}
+        name_in_legend(figure, handles, labels, loc="outside lower center", **look)
     return figure
 
 

@@ -323,7 +323,7 @@ class AnomalyDetector(NetworkTask):
         table = Path(output) if output else folder / "anomalies.csv"
         picture = table.with_name(table.name.split(".")[0] + ".png")
         tables.check_ending(table, (".csv", ".parquet"))
-        tables.refuse_existing([table, picture])
+        tables.check_targets([table, picture])
         layout = tables.layout_of(data, range(len(data.usable().series)))
         tables.refuse_taken(layout, ("score", "threshold", "anomaly", "channel"))
         results: list[RowErrorsOfWindows] = trainer.predict(self, datamodule=data)

@@ -202,7 +202,7 @@ class SeriesClassifier(NetworkTask):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         table, picture = folder / "predictions.csv", folder / "predictions.png"
-        tables.refuse_existing([table, picture])
+        tables.check_targets([table, picture])
         known, data = self.description, self.trainer.datamodule
         cases = data.parts["predict"]
         probabilities = torch.cat([result.probabilities for result in results])

@@ -230,7 +230,7 @@ class Disaggregator(NetworkTask):
         table = Path(output) if output else folder / "appliances.csv"
         picture = table.with_name(table.name.split(".")[0] + ".png")
         tables.check_ending(table, (".csv", ".parquet", ".nc"))
-        tables.refuse_existing([table, picture])
+        tables.check_targets([table, picture])
         layout, known = tables.layout_of(data, range(len(data.usable().series))), self.description
         tables.refuse_taken(layout, [*known.channels, *(f"{name}_on" for name in known.appliances)])
         estimates = merged(data, trainer.predict(self, datamodule=data))

@@ -226,7 +226,7 @@ class Imputer(NetworkTask):
         table = Path(output) if output else folder / "filled.csv"
         picture = table.with_name(table.name.split(".")[0] + ".png")
         tables.check_ending(table, (".csv", ".parquet", ".nc"))
-        tables.refuse_existing([table, picture])
+        tables.check_targets([table, picture])
         if not any(np.isnan(series.values).any() for series in data.usable().series):
             raise QuintetError(f"{data.usable().where} has no gap to fill: no cell is empty and no stamp is absent")
         results: list[FilledWindows] = trainer.predict(self, datamodule=data)

@@ -30,7 +30,7 @@ def write_future(
     table = Path(output) if output else folder / "forecast.csv"
     picture = table.with_name(table.name.split(".")[0] + ".png")
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
-    tables.refuse_existing([table, picture])
+    tables.check_targets([table, picture])
     known, layout = task.description, tables.layout_of(data, range(len(data.usable().series)))
     columns = [f"{name} {tables.quantile_name(q)}" for name in known.channels for q in levels] or known.channels
     dimensions = ["step", *(["quantile"] if levels else []), *known.channels]
@@ -60,7 +60,7 @@ def write_backtest(
     scores = table.with_name(f"{stem}_scores.csv")
     pictures = [table.with_name(f"{stem}_{name}.png") for name in ("forecasts", "error_by_step")]
     tables.check_ending(table, (*tables.TABLES, *tables.ARRAYS))
-    tables.refuse_existing([table, scores, *pictures])
+    tables.check_targets([table, scores, *pictures])
     layout = tables.layout_of(data, range(len(data.usable().series)))
     tables.refuse_taken(layout, backtest.columns_of(task.quantiles))
     positions = backtest.cutoffs_of(data, task.description, cutoffs, step)

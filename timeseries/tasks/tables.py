@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ...core.errors import QuintetError
 from ...core.writing.cells import text_cell
-from ...core.writing.files import written_whole
+from ...core.writing.files import refuse_existing, written_whole
 from ..data import SeriesData
 from ..data.files import Labels
 
@@ -20,11 +20,10 @@ TABLES = (".csv", ".parquet")
 ARRAYS = (".nc", ".zarr")  # formats of labelled arrays
 
 
-def refuse_existing(paths: Iterable[Path]) -> None:
+def check_targets(paths: Iterable[Path]) -> None:
     """Raises QuintetError where a file would be overwritten, or a folder for one is absent."""
     for path in paths:
-        if path.exists():
-            raise QuintetError(f"{path} exists and is not overwritten; give another output or remove it")
+        refuse_existing(path, "output")
         if not path.parent.is_dir():
             raise QuintetError(f"no folder {path.parent} for {path.name}; make it or give another output")
 

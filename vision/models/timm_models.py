@@ -95,7 +95,7 @@ class TimmModel(nn.Module):
             {"num_chs": channels, "reduction": stride, "module": module} for channels, stride, module in sources
         ]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | Proxy) -> Tensor:
         if isinstance(x, Proxy):
             raise QuintetError(
                 "torch.fx.symbolic_trace cannot follow quintet's models, whose operators depend on shapes and device; "

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...core.pictures.charts import shortened
+from ...core.pictures.charts import name_in_legend, shortened
 from .images import NEUTRAL
 
 # Okabe and Ito, and a mark of its own for each round of them: 40 classes are told apart without colour alone.
@@ -66,17 +66,11 @@ def projection(
         panel.scatter(*places[others].T, s=size, c="#BBBBBB", linewidths=0, label=f"{name} ({others.sum():,})")
     for index, (name, count) in enumerate(counts[:shown]):
         own = np.array([label == name for label in labels])
-        panel.scatter(
-            *places[own].T,
-            s=size,
-            c=COLOURS[index % len(COLOURS)],
-            marker=MARKS[index // len(COLOURS)],
-            alpha=0.75,
-            linewidths=0,
-            label=f"{shortened(name, 20)} ({count:,})",
-        )
+        look = {"c": COLOURS[index % len(COLOURS)], "marker": MARKS[index // len(COLOURS)]}
+        label = f"{shortened(name, 20)} ({count:,})"
+        panel.scatter(*places[own].T, s=size, alpha=0.75, linewidths=0, label=label, **look)
     if counts:
-        legend = figure.legend(loc="outside right upper", fontsize=8.5, frameon=False, labelcolor=NEUTRAL)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        look = {"fontsize": 8.5, "frameon": False, "labelcolor": NEUTRAL}
+        names = [points.get_label() for points in panel.collections]
+        name_in_legend(figure, panel.collections, names, loc="outside right upper", **look)
     return figure

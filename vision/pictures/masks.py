@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.pictures.charts import shortened
+from ...core.pictures.charts import name_in_legend, shortened
 from .images import NEUTRAL, RIGHT, WRONG
 
 FALSE_ALARM = "#CC79A7"
@@ -260,7 +260,6 @@ def _legend(figure: Figure, classes: Sequence[str], palette: Sequence[Sequence[i
     if len(classes) > NAMED:
         handles.append(Patch(alpha=0, label=f"and {len(classes) - NAMED} more"))
     entries = [*handles, *extra]
-    for text in figure.legend(
-        handles=entries, loc="outside lower center", ncols=min(7, len(entries)), frameon=False, fontsize=8
-    ).get_texts():
-        text.set_parse_math(False)
+    names = [entry.get_label() for entry in entries]
+    look = {"ncols": min(7, len(entries)), "frameon": False, "fontsize": 8}
+    name_in_legend(figure, entries, names, loc="outside lower center", **look)

@@ -67,7 +67,7 @@ class FeatureExtractor(NetworkTask):
         self,
         backbone: str | Backbone = "vit_tiny",
         backbone_arguments: dict[str, Any] | None = None,
-        mixer: Callable[[int], Mixer] | None = None,
+        mixer: Callable[[int], Mixer] | str | None = None,
         pretrained: bool | str = False,
         accept_license: bool = False,
     ) -> None:

@@ -137,6 +137,8 @@ class Attention(Mixer):
         pattern: factory `SomePattern(num_heads)` of which tokens meet, see `Pattern`; all pairs are computed still.
     """
 
+    title = "Softmax attention: each token takes from all others by how well they match"
+    paper = "Attention Is All You Need, arXiv 1706.03762"
     takes = frozenset({"mask", "bias", "queries"})
     tells = frozenset({"weights"})
     drawn_by_networks: ClassVar[bool] = True

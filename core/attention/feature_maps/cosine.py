@@ -19,6 +19,8 @@ class CosineReweighting(FeatureMap):
         head_dim: width of queries and keys of a head.
     """
 
+    title = "cosFormer: linear attention of ReLU features that near tokens get more of"
+    paper = "cosFormer: Rethinking Softmax in Attention, arXiv 2202.08791"
     causal = False
 
     def __init__(self, head_dim: int) -> None:

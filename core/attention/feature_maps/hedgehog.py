@@ -20,6 +20,9 @@ class HedgehogFeatures(FeatureMap):
         num_heads: heads of the attention, each with a W of its own; None means one for all heads.
     """
 
+    title = "Hedgehog: linear attention whose feature map learns to be as spiky as a softmax"
+    paper = "The Hedgehog and the Porcupine, arXiv 2402.04347"
+
     def __init__(self, head_dim: int, num_heads: int | None = None) -> None:
         super().__init__()
         self.query_weight = nn.Parameter(torch.eye(head_dim).repeat(num_heads or 1, 1, 1))

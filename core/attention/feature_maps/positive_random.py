@@ -23,6 +23,9 @@ class PositiveRandomFeatures(FeatureMap):
         features: M; None means head_dim ln(head_dim).
     """
 
+    title = "Performer: linear attention by random features that approximate the softmax"
+    paper = "Rethinking Attention with Performers, arXiv 2009.14794"
+
     def __init__(self, head_dim: int, features: int | None = None) -> None:
         super().__init__()
         self.features = max(1, int(head_dim * math.log(head_dim))) if features is None else features

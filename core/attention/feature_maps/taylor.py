@@ -18,6 +18,9 @@ class TaylorFeatures(FeatureMap):
         head_dim: width of queries and keys of a head.
     """
 
+    title = "Based: linear attention whose feature map is the exponential's Taylor series to the second order"
+    paper = "Simple linear attention language models balance the recall-throughput tradeoff, arXiv 2402.18668"
+
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         rows, columns = torch.triu_indices(head_dim, head_dim)

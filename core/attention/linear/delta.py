@@ -43,6 +43,8 @@ class GatedDeltaNet(SequenceMixer):
         norm_eps: added to the mean square of each head.
     """
 
+    title = "Gated DeltaNet: a memory that replaces what it knew of a key, and forgets"
+    paper = "Gated Delta Networks, arXiv 2412.06464"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "deltanet": {"decay": False, "output_gate": False},
         "wide values": {"value_factor": 1.5, "num_heads": 4, "convolution_width": 0},

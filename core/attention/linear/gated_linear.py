@@ -33,6 +33,8 @@ class GatedLinearAttention(SequenceMixer):
     Raises QuintetError where the heads do not divide the width of queries and keys.
     """
 
+    title = "Gated linear attention: a memory whose every channel forgets by gates of the token"
+    paper = "Gated Linear Attention Transformers with Hardware-Efficient Training, arXiv 2312.06635"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "forgetful": {"num_heads": 4, "key_factor": 1.0, "gate_rank": 8, "temperature": 0.2, "bias": True}
     }

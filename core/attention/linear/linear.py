@@ -90,6 +90,8 @@ class LinearAttention(Mixer):
     Raises QuintetError for a feature map, or a value convolution, of causal attention that would see later tokens.
     """
 
+    title = "Linear attention: a feature map in place of the softmax, so that cost grows with the number of tokens"
+    paper = "Transformers are RNNs, arXiv 2006.16236"
     subquadratic: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "causal": {"causal": True, "chunk_size": 8},

@@ -41,6 +41,8 @@ class Retention(SequenceMixer):
     Raises QuintetError where heads cannot be split evenly or have an odd width.
     """
 
+    title = "Retention: linear attention in which each head forgets at a rate of its own"
+    paper = "Retentive Network, arXiv 2307.08621"
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"num_heads": 4, "value_factor": 1.0, "bias": True},
         "one head": {"num_heads": 1},

@@ -56,6 +56,8 @@ class NeighborhoodAttention(Mixer):
     Raises QuintetError for arguments that do not fit the rank and for tokens of another rank.
     """
 
+    title = "Neighborhood attention: each token sees a window around it"
+    paper = "Neighborhood Attention Transformer, arXiv 2204.07143"
     subquadratic: ClassVar[bool] = True
     padding_invariant = False
     tells = frozenset({"weights"})

@@ -67,6 +67,8 @@ class WindowAttention(Mixer):
     another rank.
     """
 
+    title = "Window attention: tokens see those of their window, which may be shifted"
+    paper = "Swin Transformer, arXiv 2103.14030"
     subquadratic: ClassVar[bool] = True
     tells = frozenset({"weights"})
     drawn_by_networks: ClassVar[bool] = True

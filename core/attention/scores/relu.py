@@ -17,6 +17,9 @@ class ReluScore(Score):
         exponent: of n; the authors found 1 best.
     """
 
+    title = "ReLU attention: matches above zero count, without a softmax"
+    paper = "Replacing softmax with ReLU in Vision Transformers, arXiv 2309.08586"
+
     def __init__(self, num_heads: int, exponent: float = 1.0) -> None:
         super().__init__()
         self.exponent = exponent

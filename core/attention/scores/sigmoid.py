@@ -16,6 +16,9 @@ class SigmoidScore(Score):
         bias: b; None means -log(n) of each query.
     """
 
+    title = "Sigmoid attention: each match counts by itself, without a softmax"
+    paper = "Theory, Analysis, and Best Practices for Sigmoid Self-Attention, arXiv 2409.04431"
+
     def __init__(self, num_heads: int, bias: float | None = None) -> None:
         super().__init__()
         self.bias = bias

@@ -64,6 +64,8 @@ class ProbSparseAttention(Mixer):
     Raises QuintetError for a factor below 1.
     """
 
+    title = "ProbSparse attention: only the queries that stand out attend, the others take the mean"
+    paper = "Informer, arXiv 2012.07436"
     subquadratic = True
     continuous = False
     tells = frozenset({"weights"})

@@ -1,5 +1,6 @@
 """Weights said aside: the output of every attention is their sum over the values, which are projected here by hand."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -93,9 +94,9 @@ def test_nothing_is_computed_where_nobody_listens(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("weights were computed")
 
-    for module in ("softmax", "window", "cross"):
-        monkeypatch.setattr(f"quintet.core.attention.{module}.softmax_weights", refuse)
-    monkeypatch.setattr("quintet.core.attention.local.neighborhood.neighborhood_weights", refuse)
+    for kind in (Attention, WindowAttention, CrossAttention):
+        monkeypatch.setattr(sys.modules[kind.__module__], "softmax_weights", refuse)
+    monkeypatch.setattr(sys.modules[NeighborhoodAttention.__module__], "neighborhood_weights", refuse)
     for layer in (Attention(16), WindowAttention(16), NeighborhoodAttention(16)):
         layer(torch.randn(1, 4, 4, 16))
     other = Attention(16)

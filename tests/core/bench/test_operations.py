@@ -93,6 +93,14 @@ def test_a_peer_without_gradients_is_timed_forward(tmp_path, monkeypatch):
     assert row["training"] is row["training_ratio"] is None
 
 
+@pytest.mark.parametrize(("error", "refused"), [(1.9, False), (3.9, False), (4.1, True)])
+def test_a_peer_may_be_off_by_four_tolerances(error, refused):
+    spec = replace(small(list_specs()["rms_norm"]), tolerances={"triton": {torch.float32: 1e-3}})
+    peer = Peer("peer", lambda x, weight: spec.function(x, weight) * (1 + error * 1e-3), forward_only=("cpu",))
+    reason = bench._refusal(spec, peer, "8x16", torch.device("cpu"), torch.float32)
+    assert reason == (f"wrong by {error:.1f}e-03, more than 4.0e-03" if refused else None)
+
+
 def test_the_floor_is_that_of_the_slower_of_memory_and_arithmetic():
     machine = bench.Machine("a device", "2.0", "3.0", 1, "float32", bandwidth=1e9, matmul_rate=1e12)
     assert machine.floor(Cost(bytes=2e9, flops=1e12)) == pytest.approx(2000)

@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 
 from quintet.core.attention import Attention, NeighborhoodAttention, WindowAttention
-from quintet.core.blocks.encoder import Encoder
+from quintet.core.blocks import CrossBlock, Parallel, Repeated
+from quintet.core.blocks.encoder import Encoder, StagedEncoder
 from quintet.core.errors import QuintetError
 from quintet.core.norm import AdaptiveNorm, BatchNorm, RMSNorm
 from quintet.core.position import RotaryPosition
@@ -98,3 +100,46 @@ def test_mistakes():
         encoder.forward_packed(tokens, BORDERS, mask=torch.ones(13, dtype=torch.bool))
     with pytest.raises(QuintetError, match="NeighborhoodAttention depends on how much its sequences are padded"):
         Encoder(32, 1, partial(NeighborhoodAttention, rank=1)).forward_packed(tokens, BORDERS)
+
+
+class OwnBlock(nn.Module):
+    """A user's block that says nothing of borders."""
+
+    def __init__(self, dim, mixer):
+        super().__init__()
+        self.mixer = mixer(dim)
+
+    def forward(self, x, mask=None):
+        return x + self.mixer(x, mask)
+
+
+class OwnMixer(nn.Linear):
+    """A user's mixer that says nothing at all."""
+
+    def __init__(self, dim):
+        super().__init__(dim, dim)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"block": OwnBlock},
+        {"mixer": OwnMixer},
+        {"mixer": partial(Parallel, mixers=[Attention, OwnMixer])},
+        {"block": CrossBlock, "mixer": OwnMixer},
+        {"block": partial(Repeated, block=OwnBlock)},
+    ],
+)
+def test_what_cannot_be_told_of_borders_is_refused_instead_of_mixing_sequences(options):
+    encoder = Encoder(16, 1, **options)
+    with pytest.raises(QuintetError, match="would mix packed sequences"):
+        encoder.forward_packed(torch.randn(13, 16), BORDERS)
+
+
+def test_borders_come_without_a_mask_and_with_one_sample_and_not_to_stages():
+    encoder, x = Encoder(16, 1), torch.randn(1, 13, 16)
+    for tokens, mask in ((x, torch.ones(1, 13, dtype=torch.bool)), (x.expand(2, -1, -1), None)):
+        with pytest.raises(QuintetError, match="one sample"):
+            encoder(tokens, mask, cu_seqlens=BORDERS)
+    with pytest.raises(QuintetError, match="no layer of this StagedEncoder takes cu_seqlens"):
+        StagedEncoder([16], [1], nn.Linear)(x, cu_seqlens=BORDERS)

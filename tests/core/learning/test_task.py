@@ -402,6 +402,15 @@ def test_adapters_learn_where_their_weights_are_frozen_by_name_too():
         Signed(lora_rank=1, freeze=["body.*"], unfreeze_epoch=1)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"lora_rank": -1}, {"lora_alpha": 8.0}, {"lora_targets": ["body.*"]}, {"lora_also": ["head.*"]}]
+)
+def test_what_says_how_adapters_are_without_any_is_refused(arguments):
+    rank = arguments.get("lora_rank", 0)
+    with pytest.raises(QuintetError, match=f"model.lora_rank is {rank}; adapters have a rank of 1 or more"):
+        Signed(**arguments)
+
+
 def test_adapters_learn_at_the_rate_of_their_weight():
     task = adopted(lr=1.0, layer_decay=0.5, lora_rank=1, lora_also=["head.*"])
     task.layer_groups = lambda: [["body.0.weight", "body.0.bias"], ["body.1"]]  # by names, as timm says it

@@ -6,12 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from quintet.core.errors import QuintetError
 from quintet.core.learning.fixed_options import refuse_changed
@@ -35,9 +37,10 @@ from quintet.core.run.composition import (
     substitute_run,
 )
 from quintet.core.run.configuration import check_types, composed
+from quintet.core.run.parsers import argument_parser
 from quintet.core.weights.described import description_of
 from quintet.core.weights.records import build
-from quintet.core.weights.registry import list_mixers, mixer_factory
+from quintet.core.weights.registry import list_mixers, mixer_class, mixer_factory
 
 PACKAGED = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 
@@ -108,7 +111,7 @@ def test_every_mixer_can_be_built_from_the_command_line_and_from_a_checkpoint(na
     """Defaults that are functions, nested classes and unions pass jsonargparse and come out as they went in."""
     mixer, node = mixer_factory(name), description_of(mixer_factory(name))
     chosen = without_partial(node) if node["init_args"] else node["class_path"]
-    parser = ArgumentParser(exit_on_error=False)
+    parser = argument_parser()
     parser.add_argument("--mixer", type=Callable[[int], Mixer])
     make = parser.instantiate(parser.parse_object({"mixer": chosen})).mixer
     torch.manual_seed(0)
@@ -117,6 +120,34 @@ def test_every_mixer_can_be_built_from_the_command_line_and_from_a_checkpoint(na
     for factory in (make, build(description_of(make))):
         torch.manual_seed(0)
         assert torch.equal(factory(32).eval()(x), expected(x))
+
+
+def squared(x):
+    return x * x
+
+
+class OwnGate(Mixer):
+    """A user's mixer whose arguments are functions by default, of which none says what it returns."""
+
+    def __init__(
+        self,
+        dim: int,
+        gate: Callable[[Tensor], Tensor] = squared,
+        window: Callable[[np.ndarray], np.ndarray] = squared,
+        either: Callable[[int], nn.Module] | Callable[[Tensor], Tensor] = torch.tanh,
+    ) -> None:
+        super().__init__()
+        self.functions = gate, window, either
+
+
+def test_functions_that_are_defaults_of_a_user_s_class_come_as_functions_and_are_described():
+    parser = argument_parser()
+    parser.add_argument("--mixer", type=Callable[[int], Mixer])
+    make = parser.instantiate(parser.parse_object({"mixer": f"{__name__}.OwnGate"})).mixer
+    described = description_of(make)
+    assert described["init_args"]["window"] == {"function": f"{__name__}.squared"}
+    for factory in (make, build(described, trusted=[__name__])):
+        assert factory(8).functions == (squared, squared, torch.tanh)
 
 
 def test_the_packaged_files_work_with_hydra_s_own_instantiate():
@@ -352,16 +383,13 @@ def test_groups_and_their_choices_are_listed(toy):
 
 def test_a_class_in_place_of_the_default_one_keeps_its_own_defaults() -> None:
     """jsonargparse would hand SwiGLU the ratio and the bias that Mlp, the default, has."""
-    from jsonargparse import ArgumentParser
-    from torch import nn
-
     from quintet.core.blocks.encoder import Encoder
 
     node = {"_target_": "quintet.core.feedforward.SwiGLU", "_partial_": True, "multiple_of": 16}
     tree = class_path_form(
         {"_target_": "quintet.core.blocks.encoder.Encoder", "dim": 32, "depth": 1, "feedforward": node}
     )
-    parser = ArgumentParser(exit_on_error=False)
+    parser = argument_parser()
     parser.add_subclass_arguments(nn.Module, "model")
     model = parser.instantiate(parser.parse_object({"model": composition.with_own_defaults(tree)})).model
     feedforward = model.blocks[0].feedforward
@@ -416,3 +444,20 @@ def test_what_was_typed_is_held_against_what_a_checkpoint_describes(option, valu
 
     with contextlib.nullcontext() if same else pytest.raises(QuintetError, match="which its checkpoint keeps"):
         refuse_changed({option: value}, ImageClassifier, TRAINED, "model")
+
+
+# Words
+
+
+@pytest.mark.parametrize("name", list_mixers())
+def test_every_word_is_a_choice_of_mixer(name):
+    node = plain(compose([f"model/mixer={name}"]))["model"]["mixer"]
+    factory = instantiate(node)
+    assert isinstance(factory(32), mixer_class(name))
+    if name not in ("neighborhood", "window"):  # whose files set values
+        assert description_of(factory) == description_of(partial(mixer_factory(name)))
+
+
+def test_an_unknown_word_is_answered_with_the_nearest():
+    with pytest.raises(QuintetError, match=r"^no model/mixer is called 'hedgehogg'; nearest: hedgehog$"):
+        compose(["model/mixer=hedgehogg"])

@@ -292,6 +292,16 @@ def test_a_stored_configuration_runs_again_in_a_new_folder(toy, toy_run):
     assert files(run) == {name for name in files(toy_run) if name.split("/")[0] not in ("test", "validate", "export")}
 
 
+def test_a_configuration_of_before_callbacks_moved_runs_too(toy, toy_run):
+    text = (toy_run / "config.yaml").read_text()
+    assert text.count("quintet.core.run.callbacks.") >= 3
+    (toy / "old.yaml").write_text(text.replace("quintet.core.run.", "quintet.core."))
+    command = ["fit", "--config", "old.yaml", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    assert main(command) == 0
+    (run,) = runs(toy)
+    assert "quintet.core.run.callbacks." in (run / "config.yaml").read_text()
+
+
 # Folders
 
 

@@ -52,6 +52,11 @@ def test_nothing_of_the_checkpoint_is_imported_or_run(checkpoint, toy, capsys):
     assert "system()" in said
 
 
+def test_a_task_without_arguments_is_shown(checkpoint, toy, capsys):
+    assert main(["show", f"ckpt_path={changed(checkpoint, toy, task={'class_path': 'nowhere.Evil'})}"]) == 0
+    assert "Evil" in capsys.readouterr().out
+
+
 def test_brackets_are_no_markup(checkpoint, toy, capsys):
     record = torch.load(checkpoint, weights_only=True)[RECORD]
     description = record["description"] | {"classes": ["[red]a[/red]", "b"]}

@@ -124,7 +124,7 @@ def test_a_word_may_be_a_mixer_with_a_part_of_its_own(monkeypatch):
     assert mixer_class("narrow") is mixer_class("attention")
     assert list(mixer_variants("narrow")) == ["causal"]
     assert mixer_summary("narrow") == "How the part differs."
-    assert mixer_summary("attention").startswith("y = softmax")
+    assert mixer_summary("attention").startswith("Softmax attention:")
     mixer = create_mixer("narrow", 8, num_heads=2)
     assert (mixer.num_heads, type(mixer.q_norm)) == (2, Narrow)
 

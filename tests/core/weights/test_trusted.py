@@ -12,7 +12,7 @@ from torch import nn
 
 from quintet.core import attention, ssm
 from quintet.core.errors import QuintetError
-from quintet.core.weights import trusted
+from quintet.core.weights import former
 from quintet.core.weights.described import description_of
 from quintet.core.weights.trusted import own_modules, resolve
 
@@ -60,6 +60,10 @@ def test_domains_offer_their_tasks_by_short_names():
         "quintet.benchmarks.write_docs.main",
         "torch.nn.modules.container.OrderedDict",
         "torch.load",
+        "quintet.core.callbacks.Checkpoint",  # moved, and no more to be named than before
+        "quintet.core.metrics_file.MetricsFile",
+        "quintet.vision.models.register_once_timm_is_there",  # gives nothing: it acts
+        "quintet.core.adaptation.lora.merge_adapters",
     ],
 )
 def test_what_is_not_at_home_or_does_not_compute_is_refused(path):
@@ -68,12 +72,29 @@ def test_what_is_not_at_home_or_does_not_compute_is_refused(path):
 
 
 def test_a_module_that_moved_is_found_where_it_is(monkeypatch):
-    monkeypatch.setattr(trusted, "FORMER", {"quintet.core.old": "quintet.core.older", "quintet.core.older": "os"})
+    monkeypatch.setattr(former, "FORMER", {"quintet.core.old": "quintet.core.older", "quintet.core.older": "os"})
     with pytest.raises(QuintetError, match=r"os\.system"):
         resolve("quintet.core.old.system")
     moved = {"quintet.core.old": "quintet.core.older", "quintet.core.older": "quintet.core.attention"}
-    monkeypatch.setattr(trusted, "FORMER", moved)
+    monkeypatch.setattr(former, "FORMER", moved)
     assert resolve("quintet.core.old.Attention") is attention.Attention
+
+
+def test_configurations_of_before_a_move_name_what_is_there_now(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old = {
+        "class_path": "quintet.core.callbacks.Checkpoint",
+        "init_args": {"maps": ["quintet.core.attention.linear.elu_plus_one", "quintet.core.block.csv", 3]},
+    }
+    (tmp_path / "quintet.core.block.csv").touch()
+    assert former.with_present_paths(old) == {
+        "class_path": "quintet.core.run.callbacks.Checkpoint",
+        "init_args": {
+            "maps": ["quintet.core.attention.feature_maps.elu_plus_one", "quintet.core.block.csv", 3],
+        },
+    }
+    for text in ("", "a", ".a", "a.b", "../a.b", "torch.nn.GELU"):
+        assert former.with_present_paths(text) == text
 
 
 def test_every_module_of_the_package_is_known_and_none_beside_it():

@@ -1,6 +1,7 @@
 """Series of one's own, from the file to windows: splits without leakage, scaling, what is refused."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from rich.console import Console
 from quintet.core.errors import QuintetError
 from quintet.core.run.inspection import build_data
 from quintet.core.weights.described import description_of
-from quintet.timeseries import SeriesData
+from quintet.timeseries import AnomalyData, DisaggregationData, ImputationData, SeriesData, Sunspots
 
 
 def ready(path, context=24, horizon=6, **arguments) -> SeriesData:
@@ -164,6 +165,13 @@ def test_other_files_are_not_taken_for_series(tmp_path):
     path.write_text("path,label\na.jpg,cat\nb.jpg,dog\n")
     assert not SeriesData.recognises(path)
     assert not SeriesData.recognises(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [AnomalyData, DisaggregationData, ImputationData, Sunspots])
+def test_a_table_of_series_is_for_forecasts_unless_something_else_is_asked_for(csv, kind):
+    path = csv()
+    assert SeriesData.recognises(Path(path))
+    assert not kind.recognises(Path(path))
 
 
 # Covariates

@@ -152,6 +152,63 @@ def test_other_configurations_are_refused(tmp_path):
         TiRex2.arguments_from(weights)
 
 
+def arguments_of(folder, config) -> dict:
+    (folder / "config.json").write_text(json.dumps(config))
+    return TiRex2.arguments_from(folder / "model.safetensors")
+
+
+def test_what_a_configuration_leaves_out_is_as_published(tmp_path):
+    config = published_config()
+    config["scaler_cfg"] = {}
+    del config["tta_diff"], config["tokenizer_cfg"]["input_patch_stride"]
+    for template in config["stack_config"]["templates"].values():
+        del template["time_mixer"]["num_heads"], template["time_mixer"]["num_slstm_heads"]
+        del template["variate_mixer"]["num_heads"]
+    config["stack_out_norm_config"] = {}
+    found = arguments_of(tmp_path, config)
+    expected = {"num_heads": 4, "slstm_heads": 4, "variate_heads": 4, "qk_norm": True, "final_norm": 1e-7}
+    expected |= {"arcsinh": False, "keep_binary": False, "scale_eps": 1e-8}
+    expected |= {"differencing": True, "calibration": True, "sign_flip": False}
+    assert found == found | expected
+    del config["stack_out_norm_config"]
+    assert arguments_of(tmp_path, config)["final_norm"] is None
+
+
+def test_what_a_configuration_says_is_taken(tmp_path):
+    config = published_config()
+    config |= {"tta_diff": False, "tta_sign_flip": True, "use_qk_norm": False, "stack_out_norm_config": {"eps": 1e-5}}
+    config["scaler_cfg"] = {"use_arcsinh": True, "binaryaware": True, "eps": 1e-6}
+    for template in config["stack_config"]["templates"].values():
+        template["time_mixer"] |= {"num_heads": 8, "num_slstm_heads": 2}
+        template["variate_mixer"]["num_heads"] = 16
+    assert arguments_of(tmp_path, config) == {
+        "levels": (0.1, 0.5, 0.9),
+        "patch_size": 4,
+        "dim": 128,
+        "recipe": ("mlstm", "slstm"),
+        "num_heads": 8,
+        "slstm_heads": 2,
+        "variate_heads": 16,
+        "hidden_dim": 64,
+        "head_dim": 256,
+        "activation": "SiLU",
+        "dropout": 0.1,
+        "qk_norm": False,
+        "final_norm": 1e-5,
+        "arcsinh": True,
+        "keep_binary": True,
+        "scale_eps": 1e-6,
+        "max_context": 16,
+        "max_horizon": 8,
+        "differencing": False,
+        "calibration": True,
+        "sign_flip": True,
+    }
+    config["tokenizer_cfg"]["input_patch_stride"] = 2
+    with pytest.raises(QuintetError, match="patch size and stride of 4, 2; one is supported"):
+        arguments_of(tmp_path, config)
+
+
 # Parity
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from quintet.timeseries.pictures.anomalies import AnomalyPanel, anomaly_panels
 
@@ -23,7 +24,7 @@ def test_two_panels_a_series(channels, stamps):
         ],
         "t",
     )
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     assert len(figure.axes) == 4
     assert figure.axes[0].get_title() == "store $1"
     (legend,) = figure.legends

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from quintet.timeseries.pictures import Panel, error_by_step, forecast_panels
 
@@ -24,7 +25,7 @@ def test_small_multiples():
     figure = forecast_panels(
         [panel(True, True), panel(False, False), panel(False, True, pd.RangeIndex(18))], "t", [0.1, 0.5, 0.9]
     )
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == ["store $1_a"] * 3
     assert figure.axes[0].get_ylabel() == "kW"

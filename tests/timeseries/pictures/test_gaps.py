@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from quintet.timeseries.pictures.gaps import GapPanel, error_by_gap, gap_panels
 
@@ -17,7 +18,7 @@ def panel(truth: bool) -> GapPanel:
 
 def test_truth_is_drawn_where_it_is_known():
     figure = gap_panels([panel(True), panel(False)], "t")
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     assert [axis.get_title() for axis in figure.axes] == ["store $1 a"] * 2
     (legend,) = figure.legends
     assert {text.get_text() for text in legend.get_texts()} == {"seen", "hidden truth", "model", "last value"}

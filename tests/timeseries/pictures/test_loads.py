@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from quintet.timeseries.pictures.loads import LoadPanel, load_panels, mean_loads
 
@@ -15,7 +16,7 @@ def panel() -> LoadPanel:
 
 def test_every_appliance_has_its_truth_its_estimate_and_where_it_runs_from():
     figure = load_panels([panel(), panel()], ["kettle", "fridge"], [50.0, 3.0], "W", "t")
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     axes = np.array(figure.axes).reshape(3, 2)
     assert [axis.get_title() for axis in axes[0]] == ["house $1"] * 2
     assert [axis.get_ylabel() for axis in axes[:, 0]] == ["whole load [W]", "kettle [W]", "fridge [W]"]

@@ -1,5 +1,7 @@
 """Backtests: their table, their scores, and that nothing after a cutoff reaches its forecast."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import xarray as xr
 
 from quintet.cli import main
 from quintet.core.errors import QuintetError
-from quintet.timeseries.tasks.backtest import summary
+from quintet.timeseries.tasks.backtest import cutoffs_of, summary
 
 CHECKPOINT = "ckpt_path=run/checkpoints/best.ckpt"
 
@@ -59,6 +61,48 @@ def test_labelled_arrays_say_the_same_as_the_table(run, loaded, tmp_path):
             assert found[name].sel(at).item() == row[name]
         assert found["quantiles"].sel(**at, quantile=0.9).item() == row["quantile_0.9"]
         assert pd.Timestamp(found["date"].sel(cutoff=row["cutoff"], step=row["step"]).item()) == row["date"]
+
+
+def cutoffs(*rows, number, step=None, seen=None, context=8, horizon=6):
+    """Of series of so many rows, the first of which was seen up to a row."""
+    series = [SimpleNamespace(name=f"s{place}", values=np.zeros((count, 1))) for place, count in enumerate(rows)]
+    data = SimpleNamespace(
+        usable=lambda: SimpleNamespace(series=series, where="x.csv"),
+        stamps=lambda place: pd.RangeIndex(rows[place]),
+        refuse_blind=lambda one, place: None,
+    )
+    known = SimpleNamespace(context=context, horizon=horizon, seen_until={} if seen is None else {"s0": seen})
+    return cutoffs_of(data, known, number, step).tolist()
+
+
+def test_cutoffs_by_hand():
+    # 30 rows: the first forecast may begin at row 8, after the context, the last at 24.
+    assert cutoffs(30, number=5) == [[8, 12, 16, 20, 24]]
+    assert cutoffs(30, number=3) == [[12, 18, 24]]  # a horizon apart, no more
+    assert cutoffs(30, number=2, step=1) == [[23, 24]]
+    assert cutoffs(30, number=1) == [[24]]
+    assert cutoffs(14, number=1) == [[8]]
+    assert cutoffs(14, number=1, step=1) == [[8]]
+    assert cutoffs(40, 30, number=5) == [[18, 22, 26, 30, 34], [8, 12, 16, 20, 24]]  # the shorter one decides
+    assert cutoffs(30, number=5, seen=15) == [[16, 18, 20, 22, 24]]
+    assert cutoffs(30, number=9, seen=15) == [[*range(16, 25)]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            {"number": 5, "step": 5},
+            "has 22 rows to test on .*, 5 cutoffs 5 apart .* of 6 need 26; give cutoffs=4",
+        ),
+        ({"number": 10, "seen": 15}, "has 14 rows to test on .*, 10 cutoffs 1 apart .* need 15; give cutoffs=9"),
+        ({"number": 1, "seen": 24}, "has 5 rows to test on .* need 6; give newer rows"),
+        ({"number": 1, "step": 0}, "step is 0; give at least 1"),
+    ],
+)
+def test_cutoffs_for_which_there_are_no_rows(arguments, complaint):
+    with pytest.raises(QuintetError, match=complaint):
+        cutoffs(30, **arguments)
 
 
 def test_scores_are_those_of_each_series(run, loaded, tmp_path):

@@ -7,7 +7,7 @@ import xarray as xr
 
 from quintet.core.errors import QuintetError
 from quintet.timeseries.data.files import Labels
-from quintet.timeseries.tasks.tables import Layout, dataset_of, refuse_existing, write_forecast
+from quintet.timeseries.tasks.tables import Layout, check_targets, dataset_of, write_forecast
 
 
 def known(arrays: Labels | None = None, **labels: list) -> Layout:
@@ -89,6 +89,6 @@ def test_a_grid_is_a_grid_again():
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "there.csv").write_text("")
     with pytest.raises(QuintetError, match=r"there.csv exists and is not overwritten"):
-        refuse_existing([tmp_path / "there.csv"])
+        check_targets([tmp_path / "there.csv"])
     with pytest.raises(QuintetError, match="no folder"):
-        refuse_existing([tmp_path / "no" / "there.csv"])
+        check_targets([tmp_path / "no" / "there.csv"])

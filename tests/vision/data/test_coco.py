@@ -10,7 +10,7 @@ from rich.console import Console
 
 from quintet.core.errors import QuintetError
 from quintet.vision.data import ImageFolder, MaskFolder
-from quintet.vision.data.coco_drawing import draw
+from quintet.vision.data.coco_drawing import draw, reach
 from quintet.vision.data.mask_sources import find_masks
 from quintet.vision.data.masks import read_mask
 
@@ -119,6 +119,44 @@ def test_what_reaches_outside_is_cut_and_said(tmp_path, write):
     mask = read_mask(find_masks(data.root).entries[0].mask)
     assert (mask[:9, :9] == 1).all()
     assert mask.sum() == 100
+
+
+INSIDE, CUT, OUTSIDE = "", "reaches out of its image and is cut", "lies outside of its image"
+
+
+@pytest.mark.parametrize(
+    ("corner", "side", "said"),
+    [
+        ((0, 0), 32, INSIDE),
+        ((30, 22), 10, INSIDE),
+        # What touches a border from outside has no pixel.
+        ((-4, 5), 4, OUTSIDE),
+        ((5, -4), 4, OUTSIDE),
+        ((40, 5), 4, OUTSIDE),
+        ((5, 32), 4, OUTSIDE),
+        ((39.5, 5), 4, CUT),
+        ((5, 31.5), 4, CUT),
+        ((-3.5, 5), 4, CUT),
+        ((5, -3.5), 4, CUT),
+        # Up to one pixel beyond is rounding.
+        ((-1, 5), 4, INSIDE),
+        ((5, -1), 4, INSIDE),
+        ((37, 5), 4, INSIDE),
+        ((5, 29), 4, INSIDE),
+        ((-1.5, 5), 4, CUT),
+        ((5, -1.5), 4, CUT),
+        ((37.5, 5), 4, CUT),
+        ((5, 29.5), 4, CUT),
+    ],
+)
+def test_borders(corner, side, said):
+    width, height = SIZE
+    assert reach({"segmentation": [square(*corner, side)]}, height, width) == said
+
+
+def test_of_several_polygons_one_within_is_enough():
+    assert reach({"segmentation": [square(50, 50, 4), square(5, 5, 4)]}, 32, 40) == CUT
+    assert reach({"segmentation": {"size": [32, 40], "counts": [1280]}}, 32, 40) == ""
 
 
 def test_images_without_annotations_are_background(tmp_path, write):

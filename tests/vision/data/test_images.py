@@ -2,6 +2,7 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -128,3 +129,14 @@ def test_denormalize_undoes_normalization():
     known = ImageDescription(["a", "b"], 3, [4, 5], mean, std, [1, 1])
     normalized = (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
     torch.testing.assert_close(denormalize(normalized, known), images)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (1, "L")])
+def test_sixteen_bits_become_eight_by_rounding(tmp_path, channels, mode):
+    values = np.array([0, 128, 129, 385, 386, 32896, 65535], np.uint16)  # 257 to a step
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(np.repeat(values[None, :, None], 3, 2)))
+    image = read_image(path, channels)
+    assert image.mode == mode
+    expected = [0, 0, 1, 1, 2, 128, 255]
+    assert np.asarray(image).reshape(7, channels).tolist() == [[value] * channels for value in expected]

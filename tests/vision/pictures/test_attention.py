@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 
 from quintet.core.aside import listening
@@ -129,7 +130,7 @@ def test_the_coarser_grid_of_a_mix_transformer():
 
 def test_a_picture_of_two_images_and_of_a_bounded_number_of_layers():
     figure = attention_picture(nat(depths=[2, 3]), [image(), image()], lambda pixels: pixels.clamp(0, 1))
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     assert len(figure.axes) % 2 == 0
     many = VisionTransformer(num_classes=2, image_size=8, patch_size=4, dim=32, depth=9)
     assert len(looks(many, image(8, 8), (0.5, 0.5))) == LAYERS

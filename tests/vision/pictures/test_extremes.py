@@ -1,6 +1,7 @@
 """The worst, the median and the best images, and the sheet of a batch."""
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from quintet.vision.pictures.extremes import EACH, KEPT, Extremes, batch_sheet, extremes_sheet
 
@@ -38,16 +39,16 @@ def test_of_few_images_there_is_nothing_in_the_middle():
 def test_a_sheet_of_a_batch():
     images = [torch.rand(3, 8, 8) for _ in range(11)]
     figure = batch_sheet(images, [f"a very long name of class {number}" for number in range(11)], "a batch")
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     assert len(axes.images) == 11
     assert axes.texts[3].get_text() == "a very long nam\N{HORIZONTAL ELLIPSIS}"
-    batch_sheet([torch.rand(1, 4, 4)], ["a"], "one").canvas.draw()
+    FigureCanvasAgg(batch_sheet([torch.rand(1, 4, 4)], ["a"], "one")).draw()
 
 
 def test_a_sheet_of_the_extremes_says_what_was_wrong():
     figure = extremes_sheet(filled(100), ["cat", "dog"])
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[0] == "\N{BALLOT X} dog\ntrue: cat"
     assert texts[3 * EACH - 1] == "\N{CHECK MARK} cat"

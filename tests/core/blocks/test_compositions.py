@@ -210,3 +210,49 @@ def test_drop_path_falls_towards_the_finest_stage():
     rates = [block.drop_path.rate for stage in decoder.stages for block in stage.blocks]
     assert rates == pytest.approx([0.1, 0.0, 0.3, 0.2])
     assert all(isinstance(block, Block) for block in decoder.stages[0].blocks)
+
+
+class Halving(Reduction):
+    """Every other token, with what is given of them where it says so."""
+
+    def __init__(self, dim, says_bias=True):
+        super().__init__()
+        self.says_bias = says_bias
+        self.takes = frozenset({"mask", "bias"})
+
+    def forward(self, x, mask=None, bias=None):
+        changes = {"mask": None if mask is None else mask[:, ::2]}
+        return x[:, ::2], changes | ({"bias": bias[..., ::2, ::2]} if self.says_bias else {})
+
+
+def test_a_reduction_says_what_becomes_of_all_that_counts_on_the_tokens():
+    torch.manual_seed(0)
+    encoder = Encoder(16, 2, reductions={0: Halving}).double().eval()
+    x, bias = torch.randn(2, 6, 16).double(), torch.randn(1, 1, 6, 6).double()
+    mask = torch.arange(6) < torch.tensor([[6], [3]])
+    first, second = encoder.blocks
+    half = first(x.masked_fill(~mask[..., None], 0.0), mask, bias=bias)[:, ::2]
+    expected = encoder.norm(second(half, mask[:, ::2], bias=bias[..., ::2, ::2])) * mask[:, ::2, None]
+    assert error(encoder(x, mask, bias=bias), expected) < 1e-12
+    with pytest.raises(QuintetError, match=r"leaves \(3,\) of \(6,\) tokens and does not say what becomes of bias"):
+        Encoder(16, 2, reductions={0: partial(Halving, says_bias=False)})(x.float(), mask, bias=bias.float())
+
+
+def test_layers_are_not_asked_for_first_tokens():
+    encoder, x = Encoder(16, 2), torch.randn(2, 5, 16)
+    for ask in (lambda: encoder.layers(x, queries=1), lambda: encoder.intermediates(x, [0], queries=1)):
+        with pytest.raises(QuintetError, match="leave queries out"):
+            ask()
+
+
+def test_a_block_keeps_the_mixer_it_was_given_by_hand():
+    assert Encoder(16, 1, block=partial(CrossBlock, mixer=None)).blocks[0].mixer is None
+    assert isinstance(Encoder(16, 1, block=partial(Block, mixer=MinGRU)).blocks[0].mixer, MinGRU)
+    with pytest.raises(QuintetError, match="not to both"):
+        Encoder(16, 1, MinGRU, block=partial(Block, mixer=HGRN))
+
+
+def test_a_decoder_refuses_the_mask_of_another_grid():
+    decoder, features = StagedDecoder([16, 16], [1]), [torch.randn(2, 7, 16), torch.randn(2, 4, 16)]
+    with pytest.raises(QuintetError, match=r"finest grid, \(2, 7\); got \(2, 4\)"):
+        decoder(features, torch.ones(2, 4, dtype=torch.bool))
