@@ -1,7 +1,10 @@
 """What the data modules of all domains share."""
 
-from .module import Augmented as Augmented
+from .length_batches import LengthBatches as LengthBatches
 from .module import DataModule as DataModule
-from .module import Draw as Draw
 from .module import Fault as Fault
-from .module import SeededSampler as SeededSampler
+from .seeded import Augmented as Augmented
+from .seeded import Draw as Draw
+from .seeded import SeededSampler as SeededSampler
+from .sequences import pack_sequences as pack_sequences
+from .sequences import pad_sequences as pad_sequences

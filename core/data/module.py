@@ -1,10 +1,6 @@
-"""The data module all domains share: seeded order, seeded augmentation, and a description of what was found.
+"""The data module all domains share: seeded order, seeded augmentation, and a description of what was found."""
 
-Randomness is a function of (seed, epoch, sample), never of the process that happens to draw it: an interrupted run that
-resumes, another number of workers and another number of devices see the same augmented samples.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,20 +10,16 @@ import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from matplotlib.figure import Figure
 from rich.table import Table
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import QuintetError
 from ..weights.described import Described
+from .length_batches import LengthBatches, Together
+from .seeded import Augmented as Augmented
+from .seeded import Draw as Draw
+from .seeded import SeededSampler as SeededSampler
 
 STAGES = ("train", "val", "test", "predict")
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Asks a dataset for sample `index`, with `seed` for whatever is random about it."""
-
-    index: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -37,38 +29,6 @@ class Fault:
     where: str
     what: str
     remedy: str
-
-
-class SeededSampler(DistributedSampler):
-    """Order of the training samples for one epoch, as `Draw`s, split over the processes of a distributed run."""
-
-    def __iter__(self) -> Iterator[Draw]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        seeds = torch.randint(2**62, (len(self.dataset),), generator=generator).tolist()
-        return (Draw(index, seeds[index]) for index in super().__iter__())
-
-
-class Augmented(Dataset):
-    """A dataset whose samples pass through a random `transform`, seeded for each draw."""
-
-    def __init__(self, dataset: Dataset, transform: Callable[[Any], Any]) -> None:
-        self.dataset = dataset
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, draw: Draw | int) -> Any:
-        if not isinstance(draw, Draw):
-            draw = Draw(draw, draw)
-        sample = self.dataset[draw.index]
-        # The CPU generator alone: torch.manual_seed would reseed the GPUs too, and with them dropout.
-        state = torch.default_generator.get_state()
-        torch.default_generator.manual_seed(draw.seed)
-        try:
-            return self.transform(sample)
-        finally:
-            torch.default_generator.set_state(state)
 
 
 class DataModule(Described, L.LightningDataModule):
@@ -161,22 +121,37 @@ class DataModule(Described, L.LightningDataModule):
         """How samples become a batch; None for torch's default."""
         return None
 
+    def by_length(self) -> tuple[Sequence[int], int] | None:
+        """Lengths of the training samples and the most tokens of a batch of like ones; None where order is free."""
+        return None
+
     def train_dataloader(self) -> DataLoader:
-        dataset = self._dataset("train")
+        dataset, lengths = self._dataset("train"), self.by_length()
         # Under a distributed strategy each process sees its own share; alone it sees all.
         trainer = self.trainer
-        sampler = SeededSampler(
-            dataset,
-            num_replicas=trainer.world_size if trainer else 1,
-            rank=trainer.global_rank if trainer else 0,
-            shuffle=True,
-            seed=self.seed,
-        )
+        share = {
+            "num_replicas": trainer.world_size if trainer else 1,
+            "rank": trainer.global_rank if trainer else 0,
+            "seed": self.seed,
+        }
+        if lengths:
+            self._refuse_overfitting()
+            sampler = LengthBatches(*lengths, self.batch_size, **share)
+        else:
+            sampler = SeededSampler(dataset, shuffle=True, **share)
         # Worker processes ask for a resumed run's first order before Lightning tells the sampler which epoch it is.
         sampler.set_epoch(max(self._resumed_epoch, self._epoch()))
+        if lengths:
+            return self._loader(Together(dataset), sampler=sampler, batch_size=None)
         # A last batch of one sample breaks batch normalization; dropping it is made up for by reshuffling each epoch.
-        drop_last = len(sampler) > self.batch_size
-        return self._loader(dataset, sampler=sampler, drop_last=drop_last)
+        return self._loader(dataset, sampler=sampler, drop_last=len(sampler) > self.batch_size)
+
+    def _refuse_overfitting(self) -> None:
+        # Lightning would draw single samples in the order of the data.
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise QuintetError(
+                "trainer.overfit_batches takes samples in their order, not batches by length; leave one of the two out"
+            )
 
     def val_dataloader(self) -> DataLoader:
         return self._evaluation_loader("val")
@@ -210,12 +185,12 @@ class DataModule(Described, L.LightningDataModule):
         return self.datasets[stage]
 
     def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=self.collate(),
-            **arguments,
-        )
+        options = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            # Where the sampler draws whole batches, torch itself would leave their samples as they are.
+            "collate_fn": self.collate() or default_collate,
+        }
+        return DataLoader(dataset, **options | arguments)

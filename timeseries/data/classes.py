@@ -1,5 +1,6 @@
 """Labelled series of one's own: read, looked through, split by class, padded into batches."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...core.data.module import DataModule, Draw, Fault
+from ...core.data.sequences import pad_sequences
 from ...core.data.splits import check_fractions, stratified_split
 from ...core.errors import QuintetError
 from .cases import Cases, Columns, archive_files, read_cases
@@ -84,13 +86,7 @@ class CaseDataset(Dataset):
 def padded(samples: Sequence[tuple[Tensor, int, int]]) -> LabelledBatch:
     """Samples as a batch, each continued by padding to the length of the longest."""
     values, labels, indices = zip(*samples, strict=True)
-    lengths = torch.tensor([len(one) for one in values])
-    return LabelledBatch(
-        torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True, padding_value=float("nan")),
-        torch.arange(int(lengths.max())) < lengths[:, None],
-        torch.tensor(labels),
-        torch.tensor(indices),
-    )
+    return LabelledBatch(*pad_sequences(values, float("nan")), torch.tensor(labels), torch.tensor(indices))
 
 
 class LabelledSeries(DataModule):
@@ -111,7 +107,9 @@ class LabelledSeries(DataModule):
         val_fraction: share of each class for validation, where the data have no part of their own.
         test_fraction: likewise for the test.
         scale: "standard" subtracts the mean and divides by the standard deviation of each channel; "none" does not.
-        batch_size: series in a batch.
+        max_steps: most steps of a training batch, padding counted, of which it then holds series of like length; None
+            puts series together in any order.
+        batch_size: series in a batch, at most.
         num_workers: processes that read; everything lies in memory, so 0 is fastest.
         seed: of the split and the order.
 
@@ -133,6 +131,7 @@ class LabelledSeries(DataModule):
         val_fraction: float = 0.2,
         test_fraction: float = 0.2,
         scale: Literal["standard", "none"] = "standard",
+        max_steps: int | None = None,
         *,
         batch_size: int = 16,
         num_workers: int = 0,
@@ -143,7 +142,9 @@ class LabelledSeries(DataModule):
         self.path = Path(path).expanduser()
         self.columns = Columns(id, time, label, group, target)
         self.fractions = {"val": val_fraction, "test": test_fraction}
-        self.scale = scale
+        if max_steps is not None and max_steps < 1:
+            raise QuintetError(f"data.max_steps is {max_steps}; give at least the steps of the longest series")
+        self.scale, self.max_steps = scale, max_steps
         self.parts: dict[str, list[Case]] = {}
 
     @classmethod
@@ -222,6 +223,7 @@ class LabelledSeries(DataModule):
             for case in parts[part]
             if case.label not in counts
         ]
+        faults += self._too_long(parts["train"])
         train = np.concatenate([case.values for case in parts["train"]])
         for name, column in zip(found.channels, train.T, strict=True):
             observed = column[~np.isnan(column)]
@@ -230,6 +232,15 @@ class LabelledSeries(DataModule):
                 remedy = "leave it out: name the others with data.target"
                 faults.append(Fault(f"{found.where} column '{name}'", f"{what} over the training series", remedy))
         return faults
+
+    def _too_long(self, cases: Sequence[Case]) -> list[Fault]:
+        """Training series that no batch holds."""
+        most = math.inf if self.max_steps is None else self.max_steps
+        return [
+            Fault(case.where, f"has {len(case.values):,} steps and data.max_steps is {most}", "give at least as many")
+            for case in cases
+            if len(case.values) > most
+        ]
 
     def prepare(self, stages: tuple[str, ...]) -> None:
         found = self.usable()
@@ -276,6 +287,9 @@ class LabelledSeries(DataModule):
 
     def collate(self) -> Callable:
         return padded
+
+    def by_length(self) -> tuple[list[int], int] | None:
+        return None if self.max_steps is None else ([len(case.values) for case in self.parts["train"]], self.max_steps)
 
     def table(self) -> Table:
         found, faults = self.examined, self.faults()

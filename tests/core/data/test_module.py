@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, DistributedSampler
 
 from quintet.core.data.module import Augmented, DataModule, Draw, Fault, SeededSampler
 from quintet.core.errors import QuintetError
@@ -125,6 +125,43 @@ def test_a_resumed_run_starts_with_the_order_of_its_epoch():
     data.setup("fit")
     drawn = [draw.index for draw in data.train_dataloader().sampler]
     assert drawn == [draw.index for draw in order(8, 0, 5)]
+
+
+class LengthData(NumberData):
+    """Numbers whose value is their length."""
+
+    def by_length(self):
+        return list(range(1, 1 + self.sizes["train"])), 20
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_by_length_are_shared_augmented_and_resumed(workers):
+    def batches(rank=0, world_size=1, **base):
+        data = on_rank(LengthData({"train": 20}, num_workers=workers, **base), rank, world_size)
+        data.load_state_dict({"epoch": 3})
+        data.setup("fit")
+        return [batch.tolist() for batch in data.train_dataloader()]
+
+    def values(batches):
+        return sorted(value for batch in batches for value in batch)
+
+    alone = batches()
+    assert alone == batches() != batches(seed=1)
+    assert max(map(len, batches(batch_size=2))) == 2
+    assert all(len(batch) * (int(max(batch)) + 1) <= 20 for batch in alone)
+    shares = [batches(rank, 2) for rank in range(2)]
+    assert len(shares[0]) == len(shares[1])
+    assert values(shares[0] + shares[1]) == values(alone)  # augmented as one process does it
+
+
+def test_lightning_keeps_the_batches_of_a_process_and_does_not_overfit_on_them():
+    data = on_rank(LengthData({"train": 20}), 1, 2)
+    data.setup("fit")
+    # What Lightning asks before it puts a sampler of its own in the place of another, in a distributed run.
+    assert isinstance(data.train_dataloader().sampler, DistributedSampler)
+    data.trainer.overfit_batches = 1
+    with pytest.raises(QuintetError, match="not batches by length; leave one of the two out"):
+        data.train_dataloader()
 
 
 @pytest.mark.parametrize(

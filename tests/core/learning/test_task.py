@@ -29,8 +29,10 @@ from quintet.core.learning.task import (
     commands_of,
     load_task,
     record_of,
+    restored_task,
 )
 from quintet.core.weights.described import description_of
+from quintet.core.weights.pretrained import read_checkpoint
 from quintet.core.weights.registry import count_parameters
 
 HERE = __name__.split(".")[0]
@@ -654,6 +656,9 @@ def test_a_compiled_network_learns_and_its_checkpoint_is_like_any_other(tmp_path
         assert torch.allclose(value, values(compiled)[key], rtol=1e-4, atol=1e-5), key
     run.save_checkpoint(tmp_path / "a.ckpt")
     again = load_task(tmp_path / "a.ckpt", trusted=[HERE])
-    assert again.body._compiled_call_impl is not None
+    assert again.body._compiled_call_impl is None, "a file does not start the compiler"
+    assert not again.compile_network
+    asked = restored_task(read_checkpoint(tmp_path / "a.ckpt"), "a.ckpt", {"compile": True}, [HERE])
+    assert asked.body._compiled_call_impl is not None
     points = torch.randn(5, 2)
     assert torch.allclose(again(points), compiled.eval()(points), atol=1e-6)

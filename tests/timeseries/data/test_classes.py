@@ -184,6 +184,25 @@ def test_comments_among_the_series_are_passed_over(tmp_path):
     assert sum(map(len, found.parts.values())) == 8
 
 
+def test_training_batches_of_like_length_hold_every_series_once(tmp_path):
+    write_ts(tmp_path, cases(60), cases(4))
+    data = ready(tmp_path, max_steps=40, batch_size=8)
+    batches = list(data.train_dataloader())
+    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(len(data.parts["train"])))
+    assert all(batch.mask.numel() <= 40 and len(batch.label) <= 8 for batch in batches)
+    free = list(ready(tmp_path, batch_size=8).train_dataloader())
+    padding = [sum((~batch.mask).sum().item() for batch in one) for one in (batches, free)]
+    assert padding[0] < padding[1] / 4
+    assert len(list(data.val_dataloader())) == 2
+
+
+def test_series_longer_than_a_batch_are_found_before_training(tmp_path):
+    data = LabelledSeries(write_ts(tmp_path, cases(20), cases(4)), max_steps=7)
+    assert {fault.what for fault in data.faults()} == {"has 8 steps and data.max_steps is 7"}
+    with pytest.raises(QuintetError, match=r"data\.max_steps is 0; give at least the steps"):
+        LabelledSeries(tmp_path, max_steps=0)
+
+
 def test_what_a_trained_model_refuses(tmp_path):
     trained = ready(write_ts(tmp_path, cases(20), cases(4))).description()
     other = tmp_path / "other.ts"
