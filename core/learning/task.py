@@ -32,6 +32,7 @@ from ..errors import QuintetError, nearest
 from ..optim.parameter_groups import parameter_groups
 from ..optim.schedule import rise_and_fall
 from ..weights.described import Described, description_of, to_json
+from ..weights.layout import of_one_kind
 from ..weights.pretrained import LoadReport, optional_keys, read_checkpoint
 from ..weights.proportion import OutOfProportion, check_numbers, within
 from ..weights.records import RECORD, build_node, record_of, restore_description, restore_origin, restored
@@ -486,10 +487,16 @@ class Task(Described, L.LightningModule):
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def check_fits(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Raises QuintetError where weights have other names or shapes than this task's."""
+        """Raises QuintetError where weights have other names, shapes or kinds of numbers than this task's."""
         own, optional = self.state_dict(), optional_keys(self)
         shapes = {key: value.shape for key, value in own.items() if key not in optional}
         differing = [key for key in shapes if key not in state_dict or state_dict[key].shape != shapes[key]]
+        if recast := [key for key in own if key in state_dict and not of_one_kind(state_dict[key], own[key])]:
+            found, expected = (str(state[recast[0]].dtype).removeprefix("torch.") for state in (state_dict, own))
+            raise QuintetError(
+                f"the checkpoint is damaged: {len(recast)} of its tensors hold another kind of number (first: "
+                f"{recast[0]} of {found}, not {expected}); copy it again, or take an earlier one"
+            )
         surplus = [key for key in state_dict if key not in own and key not in optional]
         if differing or surplus:
             first = (differing + surplus)[0]

@@ -1,12 +1,14 @@
 """The run folder `runs/<experiment>/<time>/`: config.yaml, metrics.csv, checkpoints/, pictures/, predictions/."""
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ..errors import QuintetError
 from ..writing.files import written_whole
+from .yaml_files import read_text
 
 RUN_FOLDER = "QUINTET_RUN_FOLDER"  # processes that a distributed run starts inherit it
 REMEDY = "free space, or choose another folder with run_dir=FOLDER"
@@ -47,8 +49,39 @@ def _not_created(folder: Path, error: OSError | ValueError) -> QuintetError:
 
 
 def new_output_folder(run: Path, kind: str) -> Path:
-    """Creates `<run>/<kind>/<time>/` for the results of one command, so that none overwrites another."""
+    """Creates `<run>/<kind>/<time>/` for the results of one command, so that none overwrites another.
+
+    Raises QuintetError where `<run>/<kind>` is a link that leads out of the run.
+    """
+    _refuse_link(Path(run) / kind, Path(run))
     return new_run_folder(kind, run)
+
+
+def refuse_links(run: Path) -> None:
+    """Raises QuintetError for a link that leads out of a run folder: whoever sent the folder would choose by it which
+    of one's own files are written, and which are read into the report.
+    """
+    for path in (*run.iterdir(), *(run / "pictures").glob("*")):
+        _refuse_link(path, run)
+
+
+def _refuse_link(path: Path, run: Path) -> None:
+    if path.is_symlink() and not path.resolve().is_relative_to(run.resolve()):
+        raise QuintetError(
+            f"{path} leads out of the run by a link; remove the link, or write elsewhere with run_dir=FOLDER"
+        )
+
+
+def settings_of(run: Path) -> str:
+    """The text of a run's config.yaml for people to read, or why it is not shown; empty where there is none."""
+    path = run / "config.yaml"
+    if not os.path.lexists(path):
+        return ""
+    try:
+        _refuse_link(path, run)
+        return read_text(path)
+    except QuintetError as error:
+        return f"not shown: {error}"
 
 
 def last_checkpoint(experiment: str, root: str | Path = "runs") -> Path:

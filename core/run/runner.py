@@ -41,7 +41,9 @@ from .run_folder import (
     given_run_folder,
     new_output_folder,
     new_run_folder,
+    refuse_links,
     run_folder_of,
+    settings_of,
     write_summary,
 )
 from .run_lock import locked
@@ -199,6 +201,8 @@ class Runner(LightningCLI):
                 )
         run = run or new_run_folder(config.name)
         kind = self.subcommand if self.subcommand in VERBS else self.command
+        if kind == "fit":
+            refuse_links(run)
         folder = run if kind == "fit" else new_output_folder(run, {"predict": "predictions"}.get(kind, kind))
         os.environ[RUN_FOLDER] = str(folder.resolve())
         return folder.resolve()
@@ -327,7 +331,7 @@ class Runner(LightningCLI):
             dict(sorted(metrics.items())),
             commands,
             facts_of(checkpoint),
-            settings.read_text() if settings.is_file() else "",
+            settings_of(run),
         )
 
     def predict(self, **arguments: Any) -> None:

@@ -57,3 +57,11 @@ class Layout:
             if key:
                 renamed[key] = value
         return self.convert(renamed) if self.convert else renamed
+
+
+def of_one_kind(one: Tensor, other: Tensor) -> bool:
+    """Whether both hold real numbers, both complex ones, or both whole ones: of other kinds torch copies what is left.
+
+    Truth values in place of weights would load without a word, and so would the real parts of complex numbers.
+    """
+    return one.is_complex() == other.is_complex() and one.is_floating_point() == other.is_floating_point()

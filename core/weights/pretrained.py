@@ -29,6 +29,7 @@ from .described import from_json
 from .layout import Layout as Layout
 from .layout import StateDict as StateDict
 from .layout import Terms as Terms
+from .layout import of_one_kind
 from .network import said
 from .sealing import check_seal, check_tensors
 
@@ -63,6 +64,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     reshaped: list[str] = field(default_factory=list)
+    recast: list[str] = field(default_factory=list)
     head_replaced: list[str] = field(default_factory=list)
     head_dropped: list[str] = field(default_factory=list)
 
@@ -83,6 +85,7 @@ class LoadReport:
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
                 ("of another shape", self.reshaped),
+                ("of another kind of number", self.recast),
             )
             if found
         ]
@@ -105,8 +108,8 @@ def stack_projections(state: StateDict, module: str = "mixer") -> StateDict:
 def load_weights(model: nn.Module, path: str | Path, accept_license: bool = False) -> LoadReport:
     """Loads a file of weights into a model, strictly, whatever known layout it is in.
 
-    Raises QuintetError when tensors are missing, unexpected or of another shape, or a restrictive licence is not
-    accepted; the model is then unchanged.
+    Raises QuintetError when tensors are missing, unexpected, of another shape or kind of number, or a restrictive
+    licence is not accepted; the model is then unchanged.
     """
     state = read_state_dict(path)
     own = model.state_dict()
@@ -134,6 +137,8 @@ def load_weights(model: nn.Module, path: str | Path, accept_license: bool = Fals
             else:
                 shapes = f"{tuple(state[key].shape)} in the file, {tuple(own[key].shape)} in the model"
                 report.reshaped.append(f"{key}: {shapes}")
+        elif key in own and not of_one_kind(state[key], own[key]):
+            report.recast.append(f"{key}: {state[key].dtype} in the file, {own[key].dtype} in the model")
     report.head_dropped = [key for key in state if key in head_keys and key not in own]
     report.head_replaced += [key for key in head_keys if key in own and key not in {*state, *report.head_replaced}]
     if problems := report.problems():

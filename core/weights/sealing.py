@@ -24,7 +24,7 @@ def digest_of(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(to_json({key: value for key, value in record.items() if key != "digest"}).encode())
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode("utf-8", "surrogatepass"))
         if value.numel():
             digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -620,6 +620,14 @@ def test_weights_of_another_model_are_refused_and_counted(checkpoint):
         load_task(edited(path, change), trusted=[HERE])
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.complex64])
+def test_weights_of_another_kind_of_number_are_refused(checkpoint, kind):
+    _, path = checkpoint
+    change = lambda content: content["state_dict"].update({"body.0.weight": torch.ones(5, 3).to(kind)})  # noqa: E731
+    with pytest.raises(QuintetError, match=r"another kind of number \(first: body.0.weight of \w+, not float32\)"):
+        load_task(edited(path, change), trusted=[HERE])
+
+
 def test_a_checkpoint_of_another_task_is_refused_on_resuming(checkpoint, tmp_path):
     _, path = checkpoint
     with pytest.raises(QuintetError, match="the checkpoint is of a Signed, this run builds a Other"):

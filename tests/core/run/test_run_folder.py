@@ -14,7 +14,9 @@ from quintet.core.run.run_folder import (
     last_checkpoint,
     new_output_folder,
     new_run_folder,
+    refuse_links,
     run_folder_of,
+    settings_of,
     write_summary,
 )
 
@@ -84,3 +86,40 @@ def test_the_summary_replaces_the_previous_one(tmp_path):
         write_summary(tmp_path, {"metrics": {"test/loss": value}})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"metrics": {"test/loss": 2.5}}
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_nothing_is_written_or_read_where_a_link_in_a_run_folder_leads(tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    (run / "pictures").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "secret").write_text("password")
+    (run / "predictions").symlink_to(outside)
+    with pytest.raises(QuintetError, match=r"predictions leads out of the run by a link; remove the link"):
+        new_output_folder(run, "predictions")
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+    with pytest.raises(QuintetError, match="predictions leads out"):
+        refuse_links(run)
+    (run / "predictions").unlink()
+    (run / "pictures" / "a.png").symlink_to(outside / "secret")
+    with pytest.raises(QuintetError, match=r"a\.png leads out"):
+        refuse_links(run)
+    (run / "pictures" / "a.png").unlink()
+    (run / "test").mkdir()
+    (run / "validate").symlink_to("test")  # stays inside
+    refuse_links(run)
+    assert new_output_folder(run, "validate").is_dir()
+
+
+def test_settings_are_shown_where_they_are_the_runs_own(tmp_path):
+    run, secret = tmp_path / "run", tmp_path / "secret"
+    run.mkdir()
+    assert settings_of(run) == ""
+    (run / "config.yaml").write_text("a: 1\n")
+    assert settings_of(run) == "a: 1\n"
+    (run / "config.yaml").write_bytes(b"\xff")
+    assert "not shown: " in settings_of(run)
+    (run / "config.yaml").unlink()
+    secret.write_text("password")
+    (run / "config.yaml").symlink_to(secret)
+    assert "leads out of the run" in settings_of(run)
+    assert "password" not in settings_of(run)

@@ -101,6 +101,11 @@ def test_a_layout_may_convert_tensors(path, monkeypatch):
             lambda state: state.update({"body.weight": torch.zeros(5, 3)}),
             r"1 of another shape \(body.weight: \(5, 3\) in the file, \(5, 4\) in the model\)",
         ),
+        (
+            lambda state: state.update({"body.weight": torch.ones(5, 4, dtype=torch.bool)}),
+            r"1 of another kind of number \(body.weight: torch.bool in the file, torch.float32 in the model\)",
+        ),
+        (lambda state: state.update({"body.bias": torch.zeros(5, dtype=torch.complex64)}), "of another kind of number"),
         (lambda state: state.update({f"extra{n}": torch.zeros(1) for n in range(4)}), r"4 unexpected \(.*, \.\.\.\)"),
         (lambda state: [state.pop("body.bias"), state.update(b=torch.zeros(1))], "1 missing .*; 1 unexpected"),
     ],
