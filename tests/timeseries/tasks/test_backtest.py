@@ -1,6 +1,7 @@
 """Backtests: their table, their scores, and that nothing after a cutoff reaches its forecast."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,8 @@ import xarray as xr
 
 from quintet.cli import main
 from quintet.core.errors import QuintetError
+from quintet.timeseries import SeriesData
+from quintet.timeseries.data import SeriesDescription
 from quintet.timeseries.tasks.backtest import cutoffs_of, summary
 
 CHECKPOINT = "ckpt_path=run/checkpoints/best.ckpt"
@@ -66,12 +69,11 @@ def test_labelled_arrays_say_the_same_as_the_table(run, loaded, tmp_path):
 def cutoffs(*rows, number, step=None, seen=None, context=8, horizon=6):
     """Of series of so many rows, the first of which was seen up to a row."""
     series = [SimpleNamespace(name=f"s{place}", values=np.zeros((count, 1))) for place, count in enumerate(rows)]
-    data = SimpleNamespace(
-        usable=lambda: SimpleNamespace(series=series, where="x.csv"),
-        stamps=lambda place: pd.RangeIndex(rows[place]),
-        refuse_blind=lambda one, place: None,
-    )
-    known = SimpleNamespace(context=context, horizon=horizon, seen_until={} if seen is None else {"s0": seen})
+    data = Mock(spec=SeriesData)
+    data.usable.return_value = SimpleNamespace(series=series, where="x.csv")
+    data.stamps.side_effect = lambda place: pd.RangeIndex(rows[place])
+    seen_until = {} if seen is None else {"s0": seen}
+    known = Mock(spec=SeriesDescription, context=context, horizon=horizon, seen_until=seen_until)
     return cutoffs_of(data, known, number, step).tolist()
 
 
