@@ -137,7 +137,8 @@ def told_within(network: nn.Module) -> frozenset[str]:
 
 def listened_to(layer: nn.Module, name: str) -> bool:
     """Whether someone listens, for a layer whose words cost something to make."""
-    return any(listener.hears(layer, name) for listener in _listening())
+    listeners = _listening()
+    return bool(listeners) and any(listener.hears(layer, name) for listener in listeners)
 
 
 def tell(layer: nn.Module, name: str, value: Any) -> None:
