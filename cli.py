@@ -205,6 +205,8 @@ def list_names(arguments: list[str]) -> None:
 
 def pull(arguments: list[str]) -> None:
     """Downloads (or reads) a model's weights, loads them strictly, says what was loaded and under which licence."""
+    from shlex import quote
+
     from .core.errors import QuintetError
     from .core.weights.network import said
     from .core.weights.pretrained import find_weights, load_weights
@@ -226,7 +228,9 @@ def pull(arguments: list[str]) -> None:
     if source:
         console.print(f"licence: {source.licence}{'; ' + source.note if source.note else ''}")
     words = [said(network, "finetune") or "experiment=NAME", f"model.backbone={entry.name}"]
-    words += [f"model.pretrained={'true' if which is True else which}", *([f"model.{terms}"] if accepted else [])]
+    # A file's name may hold what a shell would run.
+    words += [quote(f"model.pretrained={'true' if which is True else which}")]
+    words += [f"model.{terms}"] if accepted else []
     console.print(f"next: quintet fit {' '.join(words)}", highlight=False)
 
 

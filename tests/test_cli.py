@@ -299,13 +299,13 @@ def small_model(monkeypatch):
 
 
 def test_weights_of_a_file_are_pulled(small_model, tmp_path, capsys):
-    path = tmp_path / "small [1].safetensors"
+    path = tmp_path / "small [1]; date.safetensors"
     save_file(nn.Linear(2, 2).state_dict(), path)
     assert main(["pull", "small", str(path)]) == 0
     report, following = capsys.readouterr().out.splitlines()
     assert report == f"{path}: 2 tensors loaded (quintet layout, 0 renamed)"
     assert following.startswith("next: quintet fit experiment=NAME ")  # nothing says how a linear layer is tuned
-    assert following.endswith(f"model.backbone=audio/small model.pretrained={path}")
+    assert following.endswith(f"model.backbone=audio/small 'model.pretrained={path}'")  # as a shell takes it
 
 
 def test_the_licence_of_published_weights_is_said(small_model, tmp_path, capsys, monkeypatch):
