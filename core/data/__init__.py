@@ -1,8 +1,8 @@
 """What the data modules of all domains share."""
 
+from .faults import Fault as Fault
 from .length_batches import LengthBatches as LengthBatches
 from .module import DataModule as DataModule
-from .module import Fault as Fault
 from .seeded import Augmented as Augmented
 from .seeded import Draw as Draw
 from .seeded import SeededSampler as SeededSampler

@@ -1,7 +1,6 @@
 """The data module all domains share: seeded order, seeded augmentation, and a description of what was found."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,21 +13,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..errors import QuintetError
 from ..weights.described import Described
+from .faults import Fault as Fault
 from .length_batches import LengthBatches, Together
 from .seeded import Augmented as Augmented
 from .seeded import Draw as Draw
 from .seeded import SeededSampler as SeededSampler
 
 STAGES = ("train", "val", "test", "predict")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong with the user's data: where it is, what it is, and what to do about it."""
-
-    where: str
-    what: str
-    remedy: str
 
 
 class DataModule(Described, L.LightningDataModule):
@@ -96,6 +87,14 @@ class DataModule(Described, L.LightningDataModule):
     def adopt(self, description: Any) -> None:
         """Takes over the description of a checkpoint, so that new files are read the way the model was trained."""
         self._described = description
+
+    def adopted(self) -> Any:
+        """The description of the model that new files are read for. Raises QuintetError where none was adopted."""
+        if self._described is None:
+            raise QuintetError(
+                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
+            )
+        return self._described
 
     def setup(self, stage: str | None = None) -> None:
         # A task that already knows its data, from a checkpoint, decides how new files are read.

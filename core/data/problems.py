@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from .module import Fault
+from .faults import Fault
 
 SHOWN = 20  # faults and remarks listed one by one
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from .examine import SERIES_NAMES, Reading, examine
 from .files import FORMATS, Source, Wanted, format_of, read

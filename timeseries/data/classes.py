@@ -16,7 +16,10 @@ from rich.text import Text
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...core.data.module import DataModule, Draw, Fault
+from ...core.data.faults import Fault, refusal
+from ...core.data.module import DataModule, Draw
+from ...core.data.problems import problems_table
+from ...core.data.report import stacked
 from ...core.data.sequences import pad_sequences
 from ...core.data.splits import check_fractions, stratified_split
 from ...core.errors import QuintetError
@@ -24,7 +27,7 @@ from .cases import Cases, Columns, archive_files, read_cases
 from .files import format_of
 from .ts_files import Case
 
-SHOWN = 20  # classes and problems listed one by one
+SHOWN = 20  # classes listed one by one
 FEWEST = 2  # classes of a classification
 
 
@@ -191,9 +194,7 @@ class LabelledSeries(DataModule):
         return self.examined
 
     def _refusal(self, faults: Sequence[Fault]) -> QuintetError:
-        first, more = faults[0], len(faults) - 1
-        rest = f" ({more} more: quintet inspect {self.path})" if more else ""
-        return QuintetError(f"{first.where} {first.what}; {first.remedy}{rest}")
+        return refusal(faults, f"quintet inspect {self.path}")
 
     @cached_property
     def split_cases(self) -> dict[str, list[Case]]:
@@ -244,10 +245,8 @@ class LabelledSeries(DataModule):
 
     def prepare(self, stages: tuple[str, ...]) -> None:
         found = self.usable()
-        if "predict" in stages and self._described is None:
-            raise QuintetError(
-                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
-            )
+        if "predict" in stages:
+            self.adopted()
         for stage in stages:
             cases = found.cases if stage == "predict" else self.split_cases[stage]
             if stage != "predict":
@@ -293,7 +292,6 @@ class LabelledSeries(DataModule):
 
     def table(self) -> Table:
         found, faults = self.examined, self.faults()
-        page = Table.grid()
         facts = Table.grid(padding=(0, 2))
         facts.add_row("series", f"{len(found.cases):,}")
         if found.cases:
@@ -318,12 +316,4 @@ class LabelledSeries(DataModule):
                 table.add_row(f"and {len(classes) - SHOWN} more")
             table.add_row("all", *(f"{sum(count.values()):,}" for count in counts.values()))
             sections.append(table)
-        notes = Table.grid(padding=(0, 1))
-        for fault in faults[:SHOWN]:
-            notes.add_row(Text("fault", style="bold red"), Text(f"{fault.where} {fault.what}; {fault.remedy}"))
-        for remark in found.remarks[:SHOWN]:
-            notes.add_row(Text("note", style="bold yellow"), Text(remark))
-        for section in [*sections, *([notes] if notes.row_count else [])]:
-            page.add_row(section)
-            page.add_row()
-        return page
+        return stacked(*sections, problems_table(faults, found.remarks))

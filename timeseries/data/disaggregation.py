@@ -11,7 +11,8 @@ import torch
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from ...core.data.module import Draw, Fault
+from ...core.data.faults import Fault
+from ...core.data.module import Draw
 from ...core.errors import QuintetError, nearest
 from .examine import Examination
 from .files import Given, Source, Wanted, read

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from .files import Source
 from .stamps import DATE_NAMES
 

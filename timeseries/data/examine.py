@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from ..models.covariates import ROLES
 from .doubts import doubtful_numbers, unread_time

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.data.problems import SHOWN, problems_table
+from ...core.data.report import stacked
 from .examine import Examination
 from .splits import Rows
 from .stamps import shown
@@ -33,18 +34,13 @@ def report(
         remarks: more of what is not wrong but worth knowing.
         purpose: what a model sees of a window and does with it.
     """
-    page = Table.grid()
-    for section in (
+    return stacked(
         Text(found.where, style="bold"),
         _facts(found, description, purpose),
         _parts(found, rows, windows) if rows else None,
         _columns(found, roles),
         problems_table(found.faults, [*found.remarks, *remarks, *(_unused(found, rows, description) if rows else [])]),
-    ):
-        if section is not None:
-            page.add_row(section)
-            page.add_row()
-    return page
+    )
 
 
 def _facts(found: Examination, description: SeriesDescription | None, purpose: str) -> Table:

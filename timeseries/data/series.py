@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-from ...core.data.module import DataModule, Fault
+from ...core.data.faults import Fault, refusal
+from ...core.data.module import DataModule
 from ...core.errors import QuintetError
 from ..metrics.scores import seasonal_scales
 from ..models.covariates import ROLES
@@ -212,10 +213,7 @@ class SeriesData(DataModule):
         return found
 
     def _refusal(self, faults: Sequence[Fault]) -> QuintetError:
-        first, more = faults[0], len(faults) - 1
-        inspected = f"quintet inspect {self.path}" if isinstance(self.path, Path) else "data.faults()"
-        rest = f" ({more} more: {inspected})" if more else ""
-        return QuintetError(f"{first.where} {first.what}; {first.remedy}{rest}")
+        return refusal(faults, f"quintet inspect {self.path}" if isinstance(self.path, Path) else "data.faults()")
 
     def prepare(self, stages: tuple[str, ...]) -> None:
         for stage in stages:
@@ -375,10 +373,7 @@ class SeriesData(DataModule):
 
     def _future(self) -> WindowDataset:
         """One window a series, whose targets are the steps after its last row."""
-        if self._described is None:
-            raise QuintetError(
-                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
-            )
+        self.adopted()
         series = self.usable().series
         for one in series:
             self.refuse_blind(one, len(one.values))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from .files import Source
 from .stamp_formats import CERTAIN, EXCEL, UNITS, check_format, implausible, of_numbers, orders, readings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError
 
 MISSING = {"?", "", "NaN", "nan"}

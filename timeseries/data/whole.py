@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError
 from .files import Given
 from .series import SeriesData
@@ -87,8 +87,7 @@ class WholeWindows(SeriesData):
 
     def _everywhere(self) -> WindowDataset:
         """Windows over all rows of all series, which overlap by half."""
-        if self._described is None:
-            raise QuintetError("predicting needs a model's description: give ckpt_path, or data.adopt(description)")
+        self.adopted()
         chosen, positions = [], []
         for number, series in enumerate(self.usable().series):
             rows = len(series.values)

@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from rich.progress import track
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from ...core.weights.pretrained import cache_folder
 from ...core.writing.files import written_whole

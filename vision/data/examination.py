@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from .scan import ImageFacts
 from .sources import Entry
 

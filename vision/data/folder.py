@@ -15,7 +15,8 @@ from PIL import Image
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from ...core.data.module import Augmented, DataModule, Fault
+from ...core.data.faults import Fault
+from ...core.data.module import Augmented, DataModule
 from ...core.errors import QuintetError, nearest
 from ...core.pictures.charts import shortened
 from ..pictures.contact_sheet import COLUMNS, contact_sheet
@@ -360,11 +361,7 @@ class ImageFolder(DataModule):
         return Augmented(ImageFiles(paths, labels, known), OnImage(changed))
 
     def _unlabelled(self) -> Dataset:
-        if self._described is None:
-            raise QuintetError(
-                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
-            )
-        known, listing = self._described, self._to_predict()
+        known, listing = self.adopted(), self._to_predict()
         found = [entry.path for entry in listing.entries]
         paths = usable(found, listing.faults, self.root, known, skip=self.on_error == "skip")
         return ImageFiles(

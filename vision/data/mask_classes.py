@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from .mask_doubts import (
     as_drawn,
     doubt_about_ids,

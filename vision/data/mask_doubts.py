@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from .mask_sources import MaskEntry
 from .masks import MaskFacts
 from .scan import ImageFacts, relative

@@ -12,7 +12,8 @@ from rich.table import Table
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from ...core.data.module import Augmented, DataModule, Fault
+from ...core.data.faults import Fault
+from ...core.data.module import Augmented, DataModule
 from ...core.errors import QuintetError
 from ...core.pictures.charts import shortened
 from ..pictures import ShownMask, overlay_grid
@@ -279,11 +280,7 @@ class MaskFolder(DataModule):
         return Augmented(MaskFiles(images, masks, known, read=read), OnPair(changed))
 
     def _unlabelled(self) -> Dataset:
-        known = self._described
-        if known is None:
-            raise QuintetError(
-                "predicting needs a model's description: give ckpt_path, or data.adopt(task.description)"
-            )
+        known = self.adopted()
         if holds_masks(self.root):
             paths, faults = images_with_masks(self.root, known.classes)
         else:

@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.data.problems import problems_table
+from ...core.data.report import stacked
 from .mask_sources import MaskEntry
 from .masks import MaskFacts
 from .report import facts_table
@@ -55,18 +56,13 @@ def report(root: Path, found: MaskExamination, image_size: Sequence[int], fit: s
         fit: how images are brought to it.
         skipped: faults were left out rather than refused.
     """
-    page = Table.grid()
-    for section in (
+    return stacked(
         Text(str(root), style="bold"),
         _parts(found),
         facts_table(list(found.facts.values()), image_size),
         _classes(found),
         problems_table(found.faults, [*found.remarks, *_remarks(found, image_size, fit)], skipped),
-    ):
-        if section:
-            page.add_row(section)
-            page.add_row()
-    return page
+    )
 
 
 def _parts(found: MaskExamination) -> Table:

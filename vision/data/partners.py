@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from .mask_sources import ENDINGS, IMAGE_FOLDERS, MASK_FOLDERS
 from .scan import ImageFacts, relative
 from .sources import Entry

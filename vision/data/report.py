@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...core.data.problems import SHOWN, problems_table
+from ...core.data.report import stacked
 from .examination import Examination
 from .scan import ImageFacts
 
@@ -22,18 +23,13 @@ def report(root: Path, found: Examination, image_size: Sequence[int], skipped: b
         image_size: height and width the network sees.
         skipped: faults were left out rather than refused.
     """
-    sections = [
+    return stacked(
         Text(str(root), style="bold"),
         _parts(found),
         facts_table(list(found.facts.values()), image_size),
         _classes(found),
         problems_table(found.faults, [*found.remarks, *_remarks(found, image_size)], skipped),
-    ]
-    page = Table.grid()
-    for section in filter(None, sections):
-        page.add_row(section)
-        page.add_row()
-    return page
+    )
 
 
 def _parts(found: Examination) -> Table:

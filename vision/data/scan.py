@@ -23,7 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rich.progress import track
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault, refusal
 from ...core.errors import QuintetError
 from ...core.weights.pretrained import cache_folder
 from ...core.writing.console import printable
@@ -171,13 +171,6 @@ def relative(path: Path, root: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
-def refusal(faults: list[Fault], more: str = "") -> QuintetError:
-    """The first fault as an error, and how many there are."""
-    first = faults[0]
-    others = f" ({len(faults)} {more})" if len(faults) > 1 else ""
-    return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
-
-
 def refuse_unusable(faults: list[Fault], root: Path, skip: bool, known: bool) -> None:
     """Raises QuintetError where something stands in the way of training: a fault that is not or cannot be skipped.
 
@@ -188,7 +181,7 @@ def refuse_unusable(faults: list[Fault], root: Path, skip: bool, known: bool) ->
         known: the classes are those of a model, and nothing is trained.
     """
     if faults and not skip:
-        raise refusal(faults, f"faults in all: quintet inspect {root}")
+        raise refusal(faults, f"quintet inspect {root}")
     # What is wrong with the whole folder cannot be left out.
     if not known and (whole := [fault for fault in faults if fault.where == str(root)]):
         raise refusal(whole)
@@ -202,7 +195,7 @@ def usable(
     facts, unreadable = scan(paths, root)
     faults = [*faults, *unreadable, *unlike(facts, known, root)]
     if faults and not (skip and facts):
-        raise refusal(faults, "faults in all")
+        raise refusal(faults)
     for fault in faults:
         rank_zero_only(print)(printable(f"left out: {fault.where} {fault.what}"))
     return [path for path in paths if path in facts]

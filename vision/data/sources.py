@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from .files import image_suffixes, is_file, shortened
 from .several_labels import Labels, labels_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.data.splits import check_fractions as check_fractions
 from ...core.data.splits import stratified_split as stratified_split
 from ...core.errors import QuintetError

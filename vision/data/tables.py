@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ...core.data.module import Fault
+from ...core.data.faults import Fault
 from ...core.errors import QuintetError
 from .files import text_of
 
