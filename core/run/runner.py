@@ -34,6 +34,7 @@ from .checkpoint_io import AtomicCheckpointIO, broke_while_restoring
 from .configuration import VERBS, composed, find_checkpoint
 from .help import every_option, options_of
 from .interruption import DeathNotice, Ended, OwnSignals, Signals, killed_process
+from .parsers import CountOrShare
 from .report import write_report
 from .run_folder import (
     REMEDY,
@@ -364,19 +365,16 @@ class Runner(LightningCLI):
 
 def trainer_of(
     *,
-    limit_train_batches: int | float | None = None,
-    limit_val_batches: int | float | None = None,
-    limit_test_batches: int | float | None = None,
-    limit_predict_batches: int | float | None = None,
-    overfit_batches: int | float = 0.0,
-    val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
-    gradient_clip_val: int | float | None = None,
+    limit_train_batches: CountOrShare | None = None,
+    limit_val_batches: CountOrShare | None = None,
+    limit_test_batches: CountOrShare | None = None,
+    limit_predict_batches: CountOrShare | None = None,
+    overfit_batches: CountOrShare = 0.0,
+    val_check_interval: CountOrShare | str | timedelta | dict[str, int] | None = None,
+    gradient_clip_val: CountOrShare | None = None,
     **others: Any,
 ) -> Trainer:
-    """Lightning's Trainer, to which 1 of an option that counts batches is one batch, and 1.0 are all.
-
-    Where its own annotations say the same, Python's typing may have them the other way round, fractions first.
-    """
+    """Lightning's Trainer, to which 1 of an option that counts batches is one batch, and 1.0 are all."""
     return Trainer(
         limit_train_batches=limit_train_batches,
         limit_val_batches=limit_val_batches,

@@ -16,6 +16,7 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentError
 from lightning import Trainer
 from matplotlib.figure import Figure
 
@@ -25,6 +26,7 @@ from quintet.core.run import run_lock
 from quintet.core.run.checkpoint_io import AtomicCheckpointIO
 from quintet.core.run.export import export_checkpoint
 from quintet.core.run.metrics_file import MetricsFile, read_metrics
+from quintet.core.run.parsers import CountOrShare, argument_parser
 from quintet.core.run.report import write_report
 from quintet.core.run.run_folder import given_run_folder, write_summary
 from quintet.core.run.runner import trainer_of
@@ -227,15 +229,32 @@ def test_a_single_sample_or_batch_is_enough(toy):
 
 
 def test_every_option_that_counts_or_is_a_share_is_read_as_a_count_first():
-    """Python's typing gives Union[int, float] in the order in which anybody wrote it first, and 1 became 1.0: all."""
+    """Readers of types may hand back `int | float` in the order in which anybody wrote it first: 1 became 1.0, all."""
     own = inspect.signature(trainer_of).parameters
     for name, parameter in inspect.signature(Trainer.__init__).parameters.items():
-        kinds = get_args(parameter.annotation)
-        if int in kinds and float in kinds:
-            assert set(get_args(own[name].annotation)) == set(kinds)
+        kinds = set(get_args(parameter.annotation))
+        if {int, float} <= kinds:
+            assert set(get_args(own[name].annotation) or [own[name].annotation]) == kinds - {int, float} | {
+                CountOrShare
+            }
             assert own[name].default == parameter.default
-            kinds = get_args(own[name].annotation)
-            assert kinds.index(int) < kinds.index(float)
+
+
+@pytest.mark.parametrize("typed", ["1", "1.0", "0.5", "abc", "true", "null"])
+def test_a_count_is_told_from_a_share(typed):
+    parser = argument_parser()
+    parser.add_function_arguments(trainer_of, "trainer")
+    if typed in ("abc", "true"):
+        with pytest.raises(ArgumentError, match="limit_train_batches"):
+            parser.parse_args([f"--trainer.limit_train_batches={typed}"])
+        return
+    expected = {"1": 1, "1.0": 1.0, "0.5": 0.5, "null": None}[typed]
+    for parsed in (
+        parser.parse_args([f"--trainer.limit_train_batches={typed}"]),
+        parser.parse_object({"trainer": {"limit_train_batches": expected}}),
+    ):
+        found = parsed.trainer.limit_train_batches
+        assert (type(found), found) == (type(expected), expected)
 
 
 def test_one_batch_stays_one_batch_in_a_stored_configuration(toy):
