@@ -57,7 +57,7 @@ class SeriesGallery:
         for place, told in enumerate(zip(batch.index.tolist(), predicted, confidences, truth, strict=True)):
             index, label, confidence, true = told
             wrong = true not in (None, label)
-            chosen, score = (self._mistakes, confidence) if wrong else (self._right, -index)
+            chosen, score = (self._mistakes, confidence) if wrong else (self._right, -float(index))
             if chosen.admits(score):
                 values = batch.values[place][batch.mask[place]].cpu() * self.std + self.mean
                 chosen.offer(score, ShownSeries(index, values.numpy(), label, confidence=confidence, true=true))

@@ -4,8 +4,10 @@ import random
 from itertools import combinations
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import TensorDataset
 
 from quintet.core.data import LengthBatches
 from quintet.core.data.length_batches import Together
@@ -129,6 +131,6 @@ def test_more_batches_done_than_an_epoch_has_are_refused():
 
 
 def test_samples_are_fetched_together():
-    together = Together([10, 20, 30])
+    together = Together(TensorDataset(torch.tensor([10, 20, 30])))
     assert len(together) == 3
-    assert together[[2, 0]] == [30, 10]
+    assert [value.item() for (value,) in together[[2, 0]]] == [30, 10]
