@@ -125,7 +125,7 @@ print(*[name for name in ("torch", "lightning") if name in sys.modules])
 """
 
 
-@pytest.mark.parametrize(("kind", "needed"), [("experiments", []), ("mixers", ["torch"]), ("models", [])])
+@pytest.mark.parametrize(("kind", "needed"), [("experiments", []), ("mixers", []), ("models", [])])
 def test_names_are_listed_without_what_only_training_needs(kind, needed):
     assert python(LISTING, kind).splitlines()[-1].split() == needed
 
@@ -169,7 +169,7 @@ def test_names_are_found_on_first_use_and_unknown_ones_refused():
 
 NAMED_OTHERWISE = {"PIL": "Pillow", "hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "PyYAML"}
 # What xarray reads and writes by, which needs no import of ours.
-ENGINES = {"h5netcdf", "h5py", "numcodecs", "zarr"}
+ENGINES = {"h5netcdf", "numcodecs", "zarr"}
 OF_EXTRAS = {"onnxruntime", "triton"}
 
 

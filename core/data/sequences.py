@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def pad_sequences(
-    sequences: Sequence[Shaped[Tensor, "_time dim"]], padding: float = 0.0
+    sequences: Sequence[Shaped[Tensor, "_time dim"]], padding: float | int = 0
 ) -> tuple[Shaped[Tensor, "batch time dim"], Bool[Tensor, "batch time"]]:
     """Sequences, each continued by `padding` to the longest's length, and a mask that is True at what is real."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])

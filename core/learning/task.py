@@ -554,7 +554,9 @@ def restored_task(
 
     def described() -> Task:
         # Compiling writes files and starts programs: whoever reads a checkpoint says so, never the file.
-        task = build_node(record["task"], Task, {"compile": False} | dict(overrides or {}), where, trusted)
+        compiled = record["task"].get("init_args", {}).get("compile", False)
+        chosen = ({} if compiled is False else {"compile": False}) | dict(overrides or {})
+        task = build_node(record["task"], Task, chosen, where, trusted)
         task.adopt(restore_description(type(task).description_type, record, where), restoring=True)
         return task
 

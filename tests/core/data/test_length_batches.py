@@ -133,4 +133,4 @@ def test_more_batches_done_than_an_epoch_has_are_refused():
 def test_samples_are_fetched_together():
     together = Together(TensorDataset(torch.tensor([10, 20, 30])))
     assert len(together) == 3
-    assert [value.item() for (value,) in together[[2, 0]]] == [30, 10]
+    assert together[[2, 0]] == [(torch.tensor(30),), (torch.tensor(10),)]
