@@ -4,11 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ...core.pictures.charts import name_in_legend, shortened
+from ...core.pictures.chosen import Highest
 from ...core.pictures.palette import DISTINCT, NEUTRAL, RIGHT, WRONG
+from ..data.classes import LabelledBatch
 
 CASES = 12  # series of a figure
 DRAWN = 20  # series of a class drawn over one another
@@ -29,6 +34,41 @@ class ShownSeries:
     @property
     def wrong(self) -> bool:
         return self.true is not None and self.true != self.predicted
+
+
+class SeriesGallery:
+    """A bounded choice of the series of a test: the mistakes with most confidence, and the first classified right.
+
+    Args:
+        mean: of each channel, and
+        std: its deviation: they bring the series of a batch back into the user's units.
+        size: how many of each kind are kept.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], size: int = CASES) -> None:
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self._mistakes: Highest[ShownSeries] = Highest(size)
+        self._right: Highest[ShownSeries] = Highest(size)
+
+    def add(self, batch: LabelledBatch, probabilities: Float[Tensor, "batch classes"]) -> None:
+        """Considers a batch; a series whose class nobody knows counts as right."""
+        confidences, predicted = (found.tolist() for found in probabilities.float().cpu().max(1))
+        truth = [None if true < 0 else true for true in batch.label.tolist()]
+        for place, told in enumerate(zip(batch.index.tolist(), predicted, confidences, truth, strict=True)):
+            index, label, confidence, true = told
+            wrong = true not in (None, label)
+            chosen, score = (self._mistakes, confidence) if wrong else (self._right, -float(index))
+            if chosen.admits(score):
+                values = batch.values[place][batch.mask[place]].cpu() * self.std + self.mean
+                chosen.offer(score, ShownSeries(index, values.numpy(), label, confidence=confidence, true=true))
+
+    @property
+    def mistakes(self) -> list[ShownSeries]:
+        return self._mistakes.items
+
+    @property
+    def right(self) -> list[ShownSeries]:
+        return self._right.items
 
 
 def class_panels(groups: Mapping[str, Sequence[np.ndarray]], channels: Sequence[str], units: Sequence[str]) -> Figure:

@@ -29,7 +29,7 @@ from ...core.pictures.charts import confusion_matrix
 from ...core.weights.networks import Kind
 from ..data.classes import LabelledBatch, LabelledSeriesDescription
 from ..models.nearest_neighbor import NearestNeighbor
-from ..pictures.classes import CASES, ShownSeries, class_panels, series_panels
+from ..pictures.classes import CASES, SeriesGallery, ShownSeries, class_panels, series_panels
 from . import tables
 from .deployment import deployable_classifier
 
@@ -79,7 +79,7 @@ class SeriesClassifier(NetworkTask):
             raise QuintetError(f"model.label_smoothing is {label_smoothing}; it lies between 0 and 1")
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
-        self.shown: list[ShownSeries] = []
+        self.gallery: SeriesGallery | None = None
 
     # Building
 
@@ -136,41 +136,22 @@ class SeriesClassifier(NetworkTask):
 
     def on_test_epoch_start(self) -> None:
         self.confusion.reset()
-        self.shown = []
+        self.gallery = SeriesGallery(self.description.mean, self.description.std)
 
     def test_step(self, batch: LabelledBatch, batch_index: int) -> None:
         result = self.evaluate(batch, "test")
         self.confusion.update(result.predictions, result.targets)
         nearest = self.neighbor(batch.values, batch.mask)
         self.baseline_metrics.measure(self, {NEIGHBOR: nearest}, result.targets)
-        self.shown += self._shown(batch, result.predictions)
-        # Mistakes first, the surest before the others, and no more than pictures take.
-        self.shown.sort(key=lambda item: (not item.wrong, -item.confidence if item.wrong else item.index))
-        del self.shown[2 * CASES :]
+        self.gallery.add(batch, result.predictions)
 
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sum, though only one draws the picture.
         self.confused = self.confusion.compute()
 
-    def _shown(self, batch: LabelledBatch, probabilities: Tensor) -> list[ShownSeries]:
-        known = self.description
-        mean, std = torch.tensor(known.mean), torch.tensor(known.std)
-        confidences, predicted = probabilities.cpu().max(1)
-        return [
-            ShownSeries(
-                index=int(index),
-                values=(values[mask].cpu() * std + mean).numpy(),
-                predicted=int(label),
-                confidence=float(confidence),
-                true=None if true < 0 else int(true),
-            )
-            for values, mask, index, true, label, confidence in zip(
-                batch.values, batch.mask, batch.index, batch.label, predicted, confidences, strict=True
-            )
-        ]
-
     def pictures(self) -> Iterator[tuple[str, Figure]]:
-        if not self.shown or self._trainer is None:
+        wrong, right = (self.gallery.mistakes, self.gallery.right) if self.gallery else ([], [])
+        if not (wrong or right) or self._trainer is None:
             return
         known, data = self.description, self.trainer.datamodule
         if "train" not in data.parts:
@@ -179,9 +160,8 @@ class SeriesClassifier(NetworkTask):
         yield "classes", class_panels(groups, known.channels, known.units)
         yield "confusion_matrix", confusion_matrix(self.confused, known.classes, what="test series")
         names = [case.name for case in data.parts["test"]]
-        if wrong := [item for item in self.shown if item.wrong][:CASES]:
+        if wrong:
             yield "mistakes", series_panels(wrong, names, known.classes, known.channels, "the most confident mistakes")
-        right = sorted((item for item in self.shown if not item.wrong), key=lambda item: item.index)[:CASES]
         if right:
             yield "predictions", series_panels(right, names, known.classes, known.channels, "series classified right")
 

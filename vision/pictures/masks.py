@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from ...core.pictures.charts import name_in_legend, shortened
 from ...core.pictures.chosen import Highest, UniformSample
-from ...core.pictures.palette import NEUTRAL, RIGHT, WRONG
+from ...core.pictures.palette import NEUTRAL, PURPLE, RIGHT, WRONG
 
-FALSE_ALARM = "#CC79A7"
+FALSE_ALARM = PURPLE
 IGNORED = 255
 LONGEST = 320  # pixels of the longer side of a kept image
 KEPT = 64  # images of the uniform sample

@@ -11,7 +11,7 @@ from quintet.core.data import pack_sequences, pad_sequences
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=5))
 def test_padded_and_packed_hold_the_same(lengths):
     sequences = [torch.randn(length, 2) for length in lengths]
-    values, mask = pad_sequences(sequences, padding=-5)
+    values, mask = pad_sequences(sequences, padding=-5.0)
     tokens, borders = pack_sequences(sequences)
     assert values.shape == (len(lengths), max(lengths), 2)
     assert mask.sum(1).tolist() == lengths
