@@ -180,11 +180,13 @@ class Block(nn.Module):
                 x = layer(self.norm2, x + layer(self.drop_path, self.scale2(layer(self.feedforward, x))))
             return x
         peri = self.placement == "peri"  # elsewhere these norms are none, and asking each what it takes costs
-        mixed = layer(self.mixer, layer(self.norm1, x))
-        mixed = layer(self.output_norm1, mixed) if peri else mixed
-        x = kept + layer(self.drop_path, self.scale1(mixed))
+        branch = layer(self.mixer, layer(self.norm1, x))
+        branch = layer(self.output_norm1, branch) if peri else branch
+        x = kept + layer(self.drop_path, self.scale1(branch))
         if self.feedforward is not None:
-            fed = layer(self.feedforward, layer(self.norm2, x))
-            fed = layer(self.output_norm2, fed) if peri else fed
-            x = x + layer(self.drop_path, self.scale2(fed))
+            # Under one name, so that the first branch is not held while the second is computed.
+            branch = layer(self.norm2, x)
+            branch = layer(self.feedforward, branch)
+            branch = layer(self.output_norm2, branch) if peri else branch
+            x = x + layer(self.drop_path, self.scale2(branch))
         return x
