@@ -94,6 +94,7 @@ PROMISED = {
     "core.ssm.HGRN": {"expansion": 1.0, "lower_bound": 0.0},
     "core.ssm.MinGRU": {"expansion": 1.0, "bias": True},
     "core.convolution.LongConvolution": {"order": 2, "causal": True, "length": 1024, "memory": (0.3, 1.5)},
+    "core.convolution.long.ImplicitFilter": {"length": 1024, "memory": (0.3, 1.5), "hidden": 64, "bands": 16},
     "core.convolution.ShortConvolution": {"width": 4, "bias": True, "activation": "silu"},
     "core.feedforward.Mlp": {"ratio": 4.0, "bias": True, "dropout": 0.0},
     **{f"core.feedforward.{name}": GLU for name in ("SwiGLU", "GeGLU", "ReGLU", "BilinearGLU")},

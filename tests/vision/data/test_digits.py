@@ -43,8 +43,8 @@ def test_description_comes_from_the_training_part():
 
 
 def test_training_batches_are_seeded_by_epoch():
-    def batches(epoch):
-        data = Digits(batch_size=64)
+    def batches(epoch, seed=0):
+        data = Digits(batch_size=64, seed=seed)
         data.setup("fit")
         loader = data.train_dataloader()
         loader.sampler.set_epoch(epoch)
@@ -52,6 +52,8 @@ def test_training_batches_are_seeded_by_epoch():
 
     assert torch.equal(batches(0), batches(0))
     assert not torch.equal(batches(0), batches(1))
+    assert not torch.equal(batches(0), batches(0, seed=1))
+    assert Digits(seed=1).seed == 1
 
 
 def test_enlarged():
