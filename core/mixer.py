@@ -111,12 +111,14 @@ class SequenceMixer(Mixer):
     Attributes:
         passes_over: masked tokens are passed over, as if they were not there: `recur` is never given a mask. Without,
             they keep their place in time, and `recur` sees to it that they leave the state as it is.
+        resets: `recur` takes `cu_seqlens`, and begins each packed sequence with no state. Without, they are padded.
     """
 
     causal = True
     subquadratic: ClassVar[bool] = True
     streaming = True
     passes_over: ClassVar[bool] = False
+    resets: ClassVar[bool] = False
 
     def recur(
         self, x: Float[Tensor, "batch time dim"], state: Any, mask: Bool[Tensor, "batch time"] | None = None
@@ -133,6 +135,15 @@ class SequenceMixer(Mixer):
         tokens, flat_mask = flatten_grid(mask_tokens(x, mask), mask)
         y, _ = self.recur(tokens, None, flat_mask)
         return mask_tokens(unflatten_grid(y, x.shape[1:-1]), mask)
+
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], **given: Any
+    ) -> Float[Tensor, "tokens dim"]:
+        if not self.resets or not len(tokens):
+            return super().forward_packed(tokens, cu_seqlens, **given)
+        x = tokens.unsqueeze(0)
+        self.check_tokens(x)
+        return self.recur(x, None, cu_seqlens=cu_seqlens, **given)[0].squeeze(0)
 
     def scan(
         self, x: Float[Tensor, "batch time dim"], state: Any = None
@@ -226,6 +237,27 @@ def places_in_sequences(cu_seqlens: Int[Tensor, " boundaries"], tokens: int) -> 
 def first_tokens(cu_seqlens: Int[Tensor, " boundaries"], tokens: int) -> Bool[Tensor, " tokens"]:
     """Which packed tokens are the first of their sequence."""
     return places_in_sequences(cu_seqlens, tokens) == 0
+
+
+def set_apart(
+    x: Float[Tensor, "batch tokens dim"], cu_seqlens: Int[Tensor, " boundaries"], gap: int
+) -> tuple[Float[Tensor, "batch spread dim"], Int[Tensor, " tokens"]]:
+    """Packed sequences with `gap` zeros before each, empty ones too, and the places of their tokens there."""
+    lengths, tokens = cu_seqlens.diff(), x.shape[1]
+    gaps = (torch.arange(len(lengths), device=x.device) + 1) * gap
+    places = torch.arange(tokens, device=x.device) + gaps.repeat_interleave(lengths, output_size=tokens)
+    spread = x.new_zeros(x.shape[0], tokens + gap * len(lengths), x.shape[2])
+    return spread.index_copy(1, places, x), places
+
+
+def forget_at_borders(
+    log_decay: Float[Tensor, "batch time *channels"], cu_seqlens: Int[Tensor, " boundaries"] | None
+) -> Float[Tensor, "batch time *channels"]:
+    """The log decay, -inf at first tokens: packed sequences begin with nothing left of those before them."""
+    if cu_seqlens is None:
+        return log_decay
+    first = first_tokens(cu_seqlens, log_decay.shape[1])
+    return log_decay.masked_fill(first.view(-1, *[1] * (log_decay.dim() - 2)), float("-inf"))
 
 
 def call_padded(

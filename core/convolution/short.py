@@ -3,17 +3,19 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...kernels.causal_conv1d import causal_conv1d
+from ..mixer import set_apart
 
 
 class ShortConvolution(nn.Module):
     """y_t = activation(sum_j weight_j x_{t-width+1+j} + bias), which gives a recurrent layer sight of its last tokens.
 
     Called with the last width - 1 tokens before the sequence, or None at its start; returns those at its end, in fp32.
-    Products and sums are in fp32.
+    Products and sums are in fp32. Of packed sequences, a sample of tokens and `cu_seqlens`, none sees another: they are
+    convolved with width - 1 zeros before each.
 
     Args:
         dim: width of the tokens.
@@ -32,8 +34,15 @@ class ShortConvolution(nn.Module):
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], state: Float[Tensor, "batch past dim"] | None = None
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: Float[Tensor, "batch past dim"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch past dim"]]:
+        if cu_seqlens is not None:
+            apart, places = set_apart(x, cu_seqlens, self.width - 1)
+            y, state = self(apart, state)
+            return y.index_select(1, places), state
         return causal_conv1d(x, self.weight, self.bias, self.activation, state)
 
     def extra_repr(self) -> str:

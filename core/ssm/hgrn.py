@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
 from ..errors import QuintetError
-from ..mixer import SequenceMixer, first_tokens, mask_tokens
+from ..mixer import SequenceMixer, forget_at_borders, mask_tokens
 from ..norm.gated_norm import GatedNorm
 from ..weights.registry import register_mixer
 
@@ -35,6 +35,7 @@ class HGRN(SequenceMixer):
 
     title = "HGRN: a gated recurrence whose lowest rate of forgetting is learned"
     paper = "Hierarchically Gated Recurrent Neural Network for Sequence Modeling, arXiv 2311.04823"
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {"bounded": {"expansion": 1.5, "lower_bound": 0.7, "bias": True}}
 
     def __init__(
@@ -56,11 +57,6 @@ class HGRN(SequenceMixer):
         self.norm = GatedNorm(inner, norm_eps)
         self.proj = nn.Linear(inner, dim, bias=bias)
 
-    def forward_packed(
-        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
-    ) -> Float[Tensor, "tokens dim"]:
-        return self.recur(tokens.unsqueeze(0), None, cu_seqlens=cu_seqlens)[0].squeeze(0)
-
     def recur(
         self,
         x: Float[Tensor, "batch time dim"],
@@ -74,9 +70,7 @@ class HGRN(SequenceMixer):
         written = (1.0 - self.lower_bound) * torch.sigmoid(-gate)
         log_decay = torch.log1p(-written) if self.lower_bound else F.logsigmoid(gate)
         written = written * F.silu(self.input(x).to(dtype))
-        log_decay = mask_tokens(log_decay, mask)
-        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
-            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        log_decay = forget_at_borders(mask_tokens(log_decay, mask), cu_seqlens)
         h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(self.norm(h.to(x.dtype), self.output_gate(x))), state
 

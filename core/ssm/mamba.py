@@ -51,6 +51,8 @@ class Mamba(SequenceMixer):
     title = "Mamba: a state per channel, read and written as the token says"
     paper = "Mamba: Linear-Time Sequence Modeling with Selective State Spaces, arXiv 2312.00752"
     passes_over: ClassVar[bool] = True
+    # Packed sequences are padded: the decay exp(delta A) is made within the kernel, and no finite delta makes it zero
+    # whatever A was learned, while one large enough would also scale what the token writes.
     no_weight_decay: ClassVar[tuple[str, ...]] = ("A_log",)
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"states": 5, "expansion": 1.0, "convolution_width": 2, "time_step_rank": 3, "bias": True}

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...kernels.decay_linear_attention import decay_linear_attention
 from ..convolution.short import ShortConvolution
-from ..mixer import SequenceMixer, resolve_num_heads
+from ..mixer import SequenceMixer, forget_at_borders, resolve_num_heads
 from ..norm.rms_norm import RMSNorm
 from ..weights.registry import register_mixer
 from .mamba import MambaState, softplus_inverse_of_time_steps
@@ -43,6 +43,7 @@ class Mamba2(SequenceMixer):
     title = "Mamba-2: Mamba with one rate of forgetting a head, computed as products of matrices"
     paper = "Transformers are SSMs, arXiv 2405.21060"
     passes_over: ClassVar[bool] = True
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"num_heads": 2, "states": 5, "expansion": 1.0, "convolution_width": 2, "bias": True}
     }
@@ -70,16 +71,19 @@ class Mamba2(SequenceMixer):
         self.out_proj = nn.Linear(self.inner, dim, bias=bias)
 
     def recur(
-        self, x: Float[Tensor, "batch time dim"], state: MambaState | None
+        self,
+        x: Float[Tensor, "batch time dim"],
+        state: MambaState | None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], MambaState]:
         last, ssm = (None, None) if state is None else state
         dtype = torch.promote_types(x.dtype, torch.float32)
         gate, u, time_step = self.in_proj(x).split((self.inner, self.inner + 2 * self.states, self.num_heads), -1)
-        u, last = self.conv1d(u, last)
+        u, last = self.conv1d(u, last, cu_seqlens)
         u, B, C = u.split((self.inner, self.states, self.states), -1)
         u = u.unflatten(-1, (self.num_heads, -1))
         delta = F.softplus(time_step.to(dtype) + self.dt_bias)
-        log_decay = -delta * self.A_log.to(dtype).exp()
+        log_decay = forget_at_borders(-delta * self.A_log.to(dtype).exp(), cu_seqlens)
         written = (u * delta.unsqueeze(-1)).to(u.dtype)
         y, ssm = decay_linear_attention(C.unsqueeze(2), B.unsqueeze(2), written, log_decay, ssm, scale=1.0)
         y = (y + self.D.unsqueeze(-1) * u).flatten(2)

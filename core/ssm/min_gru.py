@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.linear_scan import linear_scan
-from ..mixer import SequenceMixer, first_tokens, mask_tokens
+from ..mixer import SequenceMixer, forget_at_borders, mask_tokens
 from ..weights.registry import register_mixer
 
 
@@ -34,6 +34,7 @@ class MinGRU(SequenceMixer):
 
     title = "minGRU: a GRU whose gates see the token alone, so that all steps are computed at once"
     paper = "Were RNNs All We Needed?, arXiv 2410.01201"
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {"wide": {"expansion": 1.5, "candidate": torch.tanh, "bias": False}}
 
     def __init__(
@@ -50,11 +51,6 @@ class MinGRU(SequenceMixer):
         self.candidate = nn.Linear(dim, inner, bias=bias)
         self.proj = nn.Linear(inner, dim, bias=bias)
 
-    def forward_packed(
-        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
-    ) -> Float[Tensor, "tokens dim"]:
-        return self.recur(tokens.unsqueeze(0), None, cu_seqlens=cu_seqlens)[0].squeeze(0)
-
     def recur(
         self,
         x: Float[Tensor, "batch time dim"],
@@ -66,8 +62,6 @@ class MinGRU(SequenceMixer):
         gate = self.update_gate(x).to(dtype)
         written = gate.sigmoid() * self.candidate_function(self.candidate(x).to(dtype))
         log_decay = F.logsigmoid(-gate)
-        log_decay = mask_tokens(log_decay, mask)
-        if cu_seqlens is not None:  # a sequence begins with nothing left of the one before
-            log_decay = log_decay.masked_fill(first_tokens(cu_seqlens, x.shape[1])[:, None], float("-inf"))
+        log_decay = forget_at_borders(mask_tokens(log_decay, mask), cu_seqlens)
         h, state = linear_scan(mask_tokens(written, mask), log_decay, state, decay_is_log=True)
         return self.proj(h.to(x.dtype)), state

@@ -3,11 +3,11 @@
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...kernels.mlstm import MLSTMState, mlstm
-from ..mixer import SequenceMixer, resolve_num_heads
+from ..mixer import SequenceMixer, call_padded, resolve_num_heads, set_apart
 from ..norm.head_norm import HeadNorm
 from ..weights.registry import register_mixer
 
@@ -31,6 +31,7 @@ class MLSTM(SequenceMixer):
 
     title = "mLSTM: an LSTM with a matrix for its memory and exponential gates"
     paper = "xLSTM: Extended Long Short-Term Memory, arXiv 2405.04517"
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "wide keys": {"key_factor": 1.0, "num_heads": 4, "bias": True, "gate_soft_cap": None}
     }
@@ -62,12 +63,23 @@ class MLSTM(SequenceMixer):
         with torch.no_grad():  # memories of 20 to 400 tokens
             self.forget_gate.bias.copy_(torch.linspace(3.0, 6.0, self.num_heads))
 
+    def forward_packed(
+        self, tokens: Float[Tensor, "tokens dim"], cu_seqlens: Int[Tensor, " boundaries"]
+    ) -> Float[Tensor, "tokens dim"]:
+        if tokens.device.type == "mps":  # has no float64, which many resets need in sums of log decays
+            return call_padded(self, tokens, cu_seqlens)
+        return super().forward_packed(tokens, cu_seqlens)
+
     def recur(
         self,
         x: Float[Tensor, "batch time dim"],
         state: MLSTMState | None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], MLSTMState]:
+        places = None
+        if cu_seqlens is not None:
+            x, places = set_apart(x, cu_seqlens, 1)
         query, key, value = (
             layer(x).unflatten(-1, (self.num_heads, -1)) for layer in (self.query, self.key, self.value)
         )
@@ -79,7 +91,15 @@ class MLSTM(SequenceMixer):
                 input_gate.masked_fill(masked, -torch.inf),
                 forget_gate.masked_fill(masked, torch.inf),
             )
+        if places is not None:
+            # Before each sequence a step that writes nothing with i = 0 and keeps exp(-1e4), which is 0: it leaves the
+            # state of a start, m = 0 included. The gate is finite, for the kernel subtracts running sums of log decays.
+            between = torch.ones(x.shape[1], 1, dtype=torch.bool, device=x.device).index_fill(0, places, False)
+            key = key.masked_fill(between.unsqueeze(-1), 0.0)
+            input_gate, forget_gate = input_gate.masked_fill(between, 0.0), forget_gate.masked_fill(between, -1e4)
         h, state = mlstm(query, key, value, input_gate, forget_gate, state)
+        if places is not None:
+            x, h = x.index_select(1, places), h.index_select(1, places)
         return self.proj(torch.sigmoid(self.output_gate(x)) * self.norm(h)), state
 
     def _gate(self, layer: nn.Linear, x: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class SLSTM(SequenceMixer):
     title = "sLSTM: an LSTM with exponential gates, step by step"
     paper = "xLSTM: Extended Long Short-Term Memory, arXiv 2405.04517"
     passes_over: ClassVar[bool] = True
+    # Packed sequences are padded: the last output enters all gates through R, which no gate of a token can undo.
     no_weight_decay: ClassVar[tuple[str, ...]] = ("gate_bias",)
     stacked_weights: ClassVar[dict[str, int]] = {"gate_weight": 2, "recurrent_weight": 1}
     variants: ClassVar[dict[str, dict[str, Any]]] = {

@@ -5,12 +5,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ....kernels.delta_rule import delta_rule
 from ...convolution.short import ShortConvolution
-from ...mixer import SequenceMixer, resolve_num_heads
+from ...mixer import SequenceMixer, forget_at_borders, resolve_num_heads
 from ...norm.gated_norm import GatedNorm
 from ...norm.rms_norm import RMSNorm
 from ...weights.registry import register_mixer
@@ -45,6 +45,7 @@ class GatedDeltaNet(SequenceMixer):
 
     title = "Gated DeltaNet: a memory that replaces what it knew of a key, and forgets"
     paper = "Gated Delta Networks, arXiv 2412.06464"
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "deltanet": {"decay": False, "output_gate": False},
         "wide values": {"value_factor": 1.5, "num_heads": 4, "convolution_width": 0},
@@ -90,16 +91,19 @@ class GatedDeltaNet(SequenceMixer):
         x: Float[Tensor, "batch time dim"],
         state: GatedDeltaNetState | None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], GatedDeltaNetState]:
         memory, last = (None, None) if state is None else state
         qkv = self.qkv(x)
         if self.convolution is None:
             qkv = F.silu(qkv)
         else:
-            qkv, last = self.convolution(qkv, last)
+            qkv, last = self.convolution(qkv, last, cu_seqlens)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)) for part in qkv.split(self.widths, dim=-1))
         query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
         beta, log_decay = self._gates(x, mask)
+        if cu_seqlens is not None:
+            log_decay = forget_at_borders(torch.zeros_like(beta) if log_decay is None else log_decay, cu_seqlens)
         output, memory = delta_rule(query, key, value, beta, log_decay, memory)
         if self.gate is None:
             output = self.norm(output)

@@ -4,11 +4,11 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ....kernels.gated_linear_attention import gated_linear_attention
-from ...mixer import SequenceMixer, mask_tokens, resolve_num_heads
+from ...mixer import SequenceMixer, forget_at_borders, mask_tokens, resolve_num_heads
 from ...norm.gated_norm import GatedNorm
 from ...weights.registry import register_mixer
 
@@ -35,6 +35,7 @@ class GatedLinearAttention(SequenceMixer):
 
     title = "Gated linear attention: a memory whose every channel forgets by gates of the token"
     paper = "Gated Linear Attention Transformers with Hardware-Efficient Training, arXiv 2312.06635"
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "forgetful": {"num_heads": 4, "key_factor": 1.0, "gate_rank": 8, "temperature": 0.2, "bias": True}
     }
@@ -65,9 +66,11 @@ class GatedLinearAttention(SequenceMixer):
         x: Float[Tensor, "batch time dim"],
         state: Float[Tensor, "batch heads key_dim value_dim"] | None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch heads key_dim value_dim"]]:
         gates = self.decay(x).to(torch.promote_types(x.dtype, torch.float32))
         log_decay = mask_tokens(F.logsigmoid(gates) / self.temperature, mask)
+        log_decay = forget_at_borders(log_decay, cu_seqlens)
         tensors = (self.query(x), mask_tokens(self.key(x), mask), self.value(x), log_decay, self.gate(x))
         query, key, value, log_decay, gate = (tensor.unflatten(-1, (self.num_heads, -1)) for tensor in tensors)
         y, state = gated_linear_attention(query, key, value, log_decay, state)

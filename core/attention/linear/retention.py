@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ....kernels.decay_linear_attention import decay_linear_attention
 from ....kernels.rotary import rotary, rotary_angles
 from ...errors import QuintetError
-from ...mixer import SequenceMixer, resolve_num_heads
+from ...mixer import SequenceMixer, forget_at_borders, places_in_sequences, resolve_num_heads
 from ...norm.gated_norm import GatedNorm
 from ...weights.registry import register_mixer
 
@@ -43,6 +43,7 @@ class Retention(SequenceMixer):
 
     title = "Retention: linear attention in which each head forgets at a rate of its own"
     paper = "Retentive Network, arXiv 2307.08621"
+    resets: ClassVar[bool] = True
     variants: ClassVar[dict[str, dict[str, Any]]] = {
         "narrow": {"num_heads": 4, "value_factor": 1.0, "bias": True},
         "one head": {"num_heads": 1},
@@ -77,17 +78,22 @@ class Retention(SequenceMixer):
         x: Float[Tensor, "batch time dim"],
         state: RetentionState | None,
         mask: Bool[Tensor, "batch time"] | None = None,
+        cu_seqlens: Int[Tensor, " boundaries"] | None = None,
     ) -> tuple[Float[Tensor, "batch time dim"], RetentionState]:
         memory, position = (None, torch.zeros((), dtype=torch.int64, device=x.device)) if state is None else state
         layers = (self.query, self.key, self.value, self.gate)
         query, key, value, gate = (layer(x).unflatten(-1, (self.num_heads, -1)) for layer in layers)
-        places = (position + torch.arange(x.shape[1], device=x.device)).unsqueeze(-1)
+        log_decay, places = self.log_decay(x), position + torch.arange(x.shape[1], device=x.device)
+        if cu_seqlens is not None:
+            log_decay = forget_at_borders(log_decay.expand(*x.shape[:2], -1), cu_seqlens)
+            places = places_in_sequences(cu_seqlens, x.shape[1])
+        places = places.unsqueeze(-1)
         if x.dtype == torch.float64:
             places = places.double()
         query, key = rotary(query, key, rotary_angles(places, query.shape[-1] // 2, self.rotary_base))
         if mask is not None:
             key = key.masked_fill(~mask[:, :, None, None], 0.0)
-        y, memory = decay_linear_attention(query, key, value, self.log_decay(x), memory)
+        y, memory = decay_linear_attention(query, key, value, log_decay, memory)
         y = self.norm(y.to(gate.dtype), gate).flatten(2)
         return self.proj(y), RetentionState(memory, position + x.shape[1])
 

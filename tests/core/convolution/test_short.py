@@ -40,6 +40,17 @@ def test_pieces_with_their_state_equal_the_whole(cut):
     assert torch.equal(state, last)
 
 
+@pytest.mark.parametrize("width", [1, 4])
+def test_packed_sequences_do_not_see_each_other(width):
+    """Nor does the state at the end hold more than the last of them, which is shorter than what is seen."""
+    torch.manual_seed(0)
+    layer, x, lengths = ShortConvolution(5, width), torch.randn(1, 9, 5), [0, 6, 0, 0, 1, 2]
+    y, state = layer(x, cu_seqlens=torch.tensor([0, *lengths]).cumsum(0))
+    alone = [layer(part) for part in x.split(lengths, 1) if part.shape[1]]
+    assert error(y, torch.cat([part for part, _ in alone], 1)) < 1e-6
+    assert torch.equal(state, alone[-1][1])
+
+
 def test_state_is_float32():
     layer = ShortConvolution(4).to(torch.bfloat16)
     y, state = layer(torch.randn(1, 3, 4, dtype=torch.bfloat16))
