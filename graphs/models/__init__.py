@@ -1,0 +1,1 @@
+"""Graph models; importing this registers them."""
