@@ -50,6 +50,8 @@ class GraphStore(Dataset):
 
     def __post_init__(self) -> None:
         self._starts = {level: _starts(counts) for level, counts in self._counts().items()}
+        if self.edge_index.shape[1] != self.total("edges"):
+            raise QuintetError(f"edge_index has {self.edge_index.shape[1]} columns for {self.total('edges')} edges")
         for level, starts in self._starts.items():
             for name, values in getattr(self, level).items():
                 if len(values) != starts[-1]:
