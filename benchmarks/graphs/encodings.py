@@ -1,4 +1,4 @@
-"""CPU time and memory of encodings of graphs, of batches and of the cache, beside PyG's.
+"""CPU time and memory of encodings of graphs, of batches, of neighbourhoods and of the cache, beside PyG's.
 
     OMP_NUM_THREADS=1 python benchmarks/graphs/encodings.py [--graphs 1000] [--stored 100000] [--nodes 2708 20000]
 
@@ -21,8 +21,10 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import AddRandomWalkPE
 from torch_geometric.utils import barabasi_albert_graph
 
+from quintet.core.data.seeded import Draw
 from quintet.graphs.data.cache import cached
 from quintet.graphs.data.encodings import encode
+from quintet.graphs.data.neighbours import NeighbourSampler
 from quintet.graphs.data.store import GraphStore
 
 WANTED = {"random_walk": 20, "laplacian": 8, "heat_kernel": 16, "electrostatic": 10, "shortest_paths": 20}
@@ -75,6 +77,16 @@ def of_a_large_one(nodes: int, table: Table) -> None:
         table.add_row(f"{next(iter(wanted))} of {nodes} nodes, {edge_index.shape[1]} edges", f"{taken:.2f} s")
 
 
+def of_neighbours(nodes: int, table: Table) -> None:
+    edge_index = torch.randint(0, nodes, (2, 20 * nodes))
+    store = GraphStore(torch.tensor([nodes]), torch.tensor([20 * nodes]), edge_index, {"x": torch.zeros(nodes, 32)})
+    sampler = NeighbourSampler(store.narrow(), (15, 10, 5))
+    chosen = [torch.randint(0, nodes, (512,)).tolist() for _ in range(5)]
+    batches = iter([[Draw(node, node) for node in numbers] for numbers in chosen])
+    taken = seconds(lambda: sampler.take(next(batches)), rounds=5)
+    table.add_row(f"512 of {nodes} nodes with 15, 10, 5 neighbours", f"{1e3 * taken:.0f} ms")
+
+
 def memory() -> float:
     """MB of this process that lie in no file."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -110,6 +122,7 @@ def main() -> None:
     of_molecules(graphs, table)
     for nodes in arguments.nodes:
         of_a_large_one(nodes, table)
+    of_neighbours(1_000_000, table)
     of_many(graphs, arguments.stored, table)
     Console(width=100).print(table)
 

@@ -18,6 +18,7 @@ def by_nodes(store: GraphStore, max_nodes: int) -> tuple[list[int], int]:
     largest = int(store.node_counts.argmax())
     if (nodes := int(store.node_counts[largest])) > max_nodes:
         raise QuintetError(
-            f"data.max_nodes is {max_nodes}, and training graph {largest} alone has {nodes} nodes; give at least as many"
+            f"data.max_nodes is {max_nodes}, and training graph {largest} alone has {nodes} nodes; give at least as "
+            "many"
         )
     return store.node_counts.tolist(), max_nodes

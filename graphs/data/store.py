@@ -75,10 +75,10 @@ class GraphStore(Dataset):
     def narrow(self) -> "GraphStore":
         """Keeps whole numbers in as few bytes as hold them, in place, and returns the store."""
         # Torch takes a tensor of one byte without a sign for a mask where it is an index: none is made here.
-        self.edge_index = _narrowed(self.edge_index, (torch.int32,))
+        self.edge_index = narrowed(self.edge_index, [torch.int32])
         for level in LEVELS:
             fields = getattr(self, level)
-            fields.update({name: _narrowed(values) for name, values in fields.items()})
+            fields.update({name: narrowed(values) for name, values in fields.items()})
         return self
 
     def __len__(self) -> int:
@@ -168,7 +168,8 @@ def wide(values: Tensor) -> Tensor:
     return values if values.is_floating_point() or values.dtype in (torch.bool, torch.long) else values.long()
 
 
-def _narrowed(values: Tensor, kinds: Sequence[torch.dtype] = (torch.int8, torch.int16, torch.int32)) -> Tensor:
+def narrowed(values: Tensor, kinds: Sequence[torch.dtype] = (torch.int8, torch.int16, torch.int32)) -> Tensor:
+    """Whole numbers in the first of `kinds` that holds them; others as they are."""
     if values.is_floating_point() or values.dtype == torch.bool or not values.numel():
         return values
     least, largest = (int(bound) for bound in values.aminmax())
