@@ -8,7 +8,7 @@ a graph does not depend on which others are computed beside it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ class Alike:
         return _large.simple(self.matrix)
 
 
+@runtime_checkable
 class Encoding(Protocol):
     """A way to encode the nodes of graphs, or the pairs of nodes."""
 

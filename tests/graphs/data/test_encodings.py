@@ -213,7 +213,6 @@ def test_encoding_again_replaces():
     [
         ({"walk": 20}, "there is no encoding walk; there are: random_walk, laplacian"),
         ({"random_walk": 0}, "width of the encoding random_walk is 0"),
-        ({"random_walk": "20"}, "give its width, a whole number"),
         ({"random_walk": Laplacian(3)}, "give its width, a whole number"),
         ({"electrostatic": 7}, "electrostatic gives 10 numbers a node, not 7"),
     ],
