@@ -1,0 +1,1 @@
+"""Pictures of graphs: drawings of molecules, and what a model makes of them."""
