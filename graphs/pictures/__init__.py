@@ -1,1 +1,1 @@
-"""Pictures of graphs: drawings of molecules, and what a model makes of them."""
+"""What a person looks at: molecules and graphs, drawn and coloured, and predictions beside the truth."""
