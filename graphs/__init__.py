@@ -11,6 +11,7 @@ from . import models
 _HOMES = {
     "GraphDescription": "data.description",
     "GraphStore": "data.store",
+    "Molecules": "data.molecules",
 }
 
 __all__ = ["models", *_HOMES]
