@@ -279,14 +279,15 @@ def encode(store: GraphStore, wanted: Mapping[str, int | Encoding], progress: bo
     Args:
         store: graphs to encode.
         wanted: width of each encoding by name, as `GraphDescription.encodings` has them.
-        progress: shows a bar from 300 graphs on.
+        progress: shows a bar where there are 300 graphs, or a large one.
 
     Raises:
         QuintetError: a name or a width that is none, or a graph too large for an encoding.
     """
     encodings = encodings_of(wanted)
     batches = list(_alike(store.node_counts)) if encodings else []
-    for graphs in track(batches, "encoding graphs", transient=True, disable=not progress or len(store) < SHOWN_FROM):
+    long = len(store) >= SHOWN_FROM or bool((store.node_counts > DENSE_NODES).any())
+    for graphs in track(batches, "encoding graphs", transient=True, disable=not (progress and long)):
         alike = _taken(store, graphs)
         for encoding in encodings:
             rows = store.rows(encoding.level, graphs).index
