@@ -4,4 +4,6 @@ from .attention import GraphAttention as GraphAttention
 from .gated_gcn import GatedGCN as GatedGCN
 from .gps import GPS as GPS
 from .gps import GPSLayer as GPSLayer
+from .graph_transformer import GraphTransformer as GraphTransformer
 from .network import GraphNetwork as GraphNetwork
+from .virtual_node import MessagePassing as MessagePassing
