@@ -10,6 +10,7 @@ from . import models
 
 _HOMES = {
     "GraphDescription": "data.description",
+    "GraphFiles": "data.many_graphs",
     "GraphNodes": "data.graph_nodes",
     "GraphStore": "data.store",
 }

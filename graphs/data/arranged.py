@@ -204,6 +204,10 @@ def features_of(tables: GraphTables, roles: dict[str, Roles]) -> tuple[Features,
         level = getattr(tables, name)
         free = [column for column in level.columns if column not in roles.get(name, Roles()).all]
         named = {column for column in free if names_each_row(level.columns[column])}
+        if name == "graphs" and (words := [c for c in free if not is_number(level.columns[c]) and c not in named]):
+            remarks += [f"column '{column}' of the graphs is of words: kept, not learnt from" for column in words]
+            kept += words
+            free = [column for column in free if column not in words]
         kept += sorted(named)
         chosen[name] = [column for column in free if column not in named]
         remarks += [

@@ -10,6 +10,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ...core.data.faults import Fault, refusal
 from ...core.data.module import DataModule
@@ -20,6 +21,7 @@ from .arranged import EdgeRules, Edges, Features, Roles, edges_of, features_of, 
 from .description import GraphDescription
 from .graph_files import Reading, read_graphs
 from .graph_tables import GraphTables
+from .store import GraphStore
 
 SHOWN = 20  # columns and classes listed one by one
 DEGREE = "degree"  # the column of nodes that have no other
@@ -259,6 +261,12 @@ class GraphModule(DataModule):
         predicted = [self.roles.label] if self.roles.label else list(self.roles.targets)
         facts.add_row("predicted", Text(", ".join(map(str, predicted)) or "nothing named"))
         return facts
+
+    def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
+        # Each part has graphs of its own, and batches by size stand in one more dataset.
+        graphs = getattr(dataset, "dataset", dataset)
+        chosen = {"collate_fn": graphs.take} if isinstance(graphs, GraphStore) else {}
+        return super()._loader(dataset, **chosen, **arguments)
 
     def parts_table(self) -> Table:
         """How many there are of each class in each part."""

@@ -64,7 +64,8 @@ class TestOwnTables:
         assert batch.train_mask.tolist() == [True, True, False, False]
         assert batch.val_mask.tolist() == [False, False, True, False]
         assert batch.test_mask.tolist() == [False, False, False, True]
-        assert batch.node_row.tolist() == [0, 1, 2, 3]
+        assert batch.node_ids.tolist() == [0, 1, 2, 3]
+        assert batch.seeds.tolist() == batch.train_mask.tolist()
 
     def test_directed_edges_stay_as_listed(self, folder):
         batch = the_batch(GraphNodes(folder(), directed=True))
@@ -90,6 +91,21 @@ class TestOwnTables:
         assert data.features.nodes == ["size"]
         assert data.rows[3].named == {"node": "003", "person": "p3"}
         assert any("'person'" in text for text in data.remarks())
+
+    def test_neighbourhoods_are_served_where_fanouts_say_so(self, folder):
+        nodes, edges = many_nodes()
+        data = GraphNodes(folder(nodes, edges), label="kind", fanouts=[-1], batch_size=8)
+        data.setup("fit")
+        batches = list(data.train_dataloader())
+        seeds = torch.cat([batch.node_ids[batch.seeds] for batch in batches])
+        assert sorted(seeds.tolist()) == data.parts["train"].tolist()
+        whole = data.store
+        assert all(torch.equal(batch.y, whole.nodes["y"][batch.node_ids]) for batch in batches)
+
+    def test_encodings_become_fields(self, folder):
+        data = GraphNodes(folder(), encodings={"random_walk": 2})
+        # From the ends of a path of four nodes one comes back after two steps half the time, from the others 3/4.
+        assert the_batch(data).random_walk[:, 1].tolist() == [0.5, 0.75, 0.75, 0.5]
 
     def test_numbers_are_predicted(self, folder):
         nodes, edges = many_nodes()
