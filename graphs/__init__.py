@@ -13,6 +13,7 @@ _HOMES = {
     "GraphFiles": "data.many_graphs",
     "GraphNodes": "data.graph_nodes",
     "GraphStore": "data.store",
+    "Molecules": "data.molecules",
 }
 
 __all__ = ["models", *_HOMES]
