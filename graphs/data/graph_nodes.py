@@ -35,7 +35,7 @@ class GraphNodes(GraphModule):
 
         y (N,) of classes, -1 where unknown; (N, targets) of numbers, NaN where not measured
         train_mask, val_mask, test_mask (N,) whose nodes they are, of those whose class or number is known
-        seeds (N,) the nodes that the stage is about           node_ids (N,) number of each node in the files
+        seeds (N,) the nodes that the stage is about           node_row (N,) number of each node in the files
 
     Columns are standardised by training nodes.
 
@@ -222,8 +222,7 @@ class GraphNodes(GraphModule):
         seeds = torch.ones(total, dtype=torch.bool) if stage == "predict" else whole.nodes[f"{stage}_mask"]
         if self.fanouts is not None:
             return SeedNodes(seeds.nonzero().flatten())
-        nodes = {**whole.nodes, "seeds": seeds, "node_ids": torch.arange(total)}
-        return replace(whole, nodes=nodes)
+        return replace(whole, nodes={**whole.nodes, "seeds": seeds})
 
     @cached_property
     def sampler(self) -> NeighbourSampler:
@@ -250,7 +249,7 @@ class GraphNodes(GraphModule):
         """The one graph."""
         tables, edges = self.usable(), self.message_edges()
         total = len(tables.nodes)
-        nodes = {**self.node_fields(), "y": self.targets(), **self.masks()}
+        nodes = {**self.node_fields(), "y": self.targets(), "node_row": torch.arange(total), **self.masks()}
         store = GraphStore(
             torch.tensor([total]),
             torch.tensor([edges.ends.shape[1]]),

@@ -33,7 +33,7 @@ def read_xml_graph(path: Path, reading: Reading) -> GraphTables:
     body = re.sub(r"^\s*<\?xml[^>]*\?>", "", text).strip()
     if not body:
         raise QuintetError(f"{path} is empty")
-    if (count := len(re.findall(r"<graph[\s>]", body))) > 1:
+    if (count := len(re.findall(r"<graph[\s/>]", body))) > 1:
         raise QuintetError(f"{path} holds {count} graphs; write each into a file of its own")
     try:
         graph = nx.parse_graphml(body) if ".graphml" in path.name.lower() else _gexf(body)

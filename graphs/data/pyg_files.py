@@ -1,6 +1,6 @@
 """PyG's Data saved by torch.save: one, a list of them, or what InMemoryDataset saves. Nothing else is made of a file.
 
-Fields that are read: edge_index; x, of floats (numbers) or whole numbers (codes); edge_attr likewise; y; masks of nodes;
+Fields that are read: edge_index; x and edge_attr, of floats (numbers) or whole numbers (codes); y; masks of nodes;
 num_nodes. Whatever else the files hold is named and not read.
 """
 
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
 from ...core.data.faults import Fault
@@ -70,11 +71,11 @@ def load(path: Path) -> Any:
             dotted = name.replace(" ", ".")[:80]
             raise QuintetError(f"{path} was refused: it names {dotted}, which is no tensor and no Data of PyG")
     try:
-        with torch.serialization.safe_globals([Data, GlobalStorage]):
+        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
             return torch.load(path, map_location="cpu", weights_only=True)
     # Whatever torch raises of a damaged file.
     except Exception as error:
-        raise QuintetError(f"{path} cannot be read: {first_line(error)}") from error
+        raise QuintetError(f"{path} cannot be read: it is damaged, or no list of PyG's Data") from error
 
 
 def _names(path: Path) -> set[str]:
