@@ -10,6 +10,8 @@ from . import models
 
 _HOMES = {
     "GraphDescription": "data.description",
+    "GraphFiles": "data.many_graphs",
+    "GraphLinks": "data.graph_links",
     "GraphNodes": "data.graph_nodes",
     "GraphStore": "data.store",
     "Molecules": "data.molecules",
