@@ -10,7 +10,9 @@ from . import models
 
 _HOMES = {
     "GraphDescription": "data.description",
+    "GraphNodes": "data.graph_nodes",
     "GraphStore": "data.store",
+    "Molecules": "data.molecules",
 }
 
 __all__ = ["models", *_HOMES]
