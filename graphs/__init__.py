@@ -9,7 +9,11 @@ from typing import Any
 from . import models
 
 _HOMES = {
+    "GraphClassifier": "tasks.classification",
     "GraphDescription": "data.description",
+    "GraphFeatures": "tasks.features",
+    "GraphPredictions": "tasks.predictions",
+    "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
 }
 
