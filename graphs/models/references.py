@@ -166,7 +166,7 @@ class References(nn.Module):
     def _fit_constant(self, targets: Tensor) -> None:
         self.constant.copy_(self._as_columns(targets).double().nanmean(0).nan_to_num(0.0))
 
-    def _as_columns(self, targets: Shaped[Tensor, "graphs *targets"]) -> Float[Tensor, "graphs outputs"]:
+    def _as_columns(self, targets: Shaped[Tensor, "graphs ..."]) -> Float[Tensor, "graphs outputs"]:
         """One class a graph as a column of 0 and 1 for each, NaN where it is unknown; other targets as they are."""
         if targets.ndim > 1:
             return targets
@@ -190,10 +190,8 @@ class References(nn.Module):
         from sklearn import ensemble
 
         if name == "boosting":
-            kind = (
-                ensemble.HistGradientBoostingClassifier if self.classifies else ensemble.HistGradientBoostingRegressor
-            )
-            return kind(random_state=0, early_stopping=False)
+            kind = "Classifier" if self.classifies else "Regressor"
+            return getattr(ensemble, f"HistGradientBoosting{kind}")(random_state=0, early_stopping=False)
         if self.classifies:
             return ensemble.RandomForestClassifier(trees, random_state=0)
         return ensemble.RandomForestRegressor(trees, random_state=0, max_features=1 / 3)

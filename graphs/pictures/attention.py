@@ -1,4 +1,4 @@
-"""Where the nodes of one graph look: a heat map a layer, nodes by their names, and the graph coloured by what it gets."""
+"""Where the nodes of one graph look: a heat map a layer, and the graph coloured by how much it is looked at."""
 
 from collections.abc import Mapping, Sequence
 

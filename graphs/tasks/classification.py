@@ -28,8 +28,8 @@ from .whole import GraphTask
 class GraphClassifier(GraphTask):
     """Tells classes of whole graphs.
 
-    Where a graph has one of several classes, training minimises cross entropy; where targets are yes, no or unknown, the
-    binary cross entropy of those that are known. Measured are ROC-AUC and average precision (each class against the
+    Where a graph has one of several classes, training minimises cross entropy; where targets are yes, no or unknown,
+    the binary cross entropy of those that are known. Measured are ROC-AUC and average precision (each class against the
     rest), F1 and accuracy, as means over the classes or labels, and of each label by its name.
 
     Args:
@@ -96,7 +96,7 @@ class GraphClassifier(GraphTask):
             for at, name in enumerate(self.output_names)
         }
 
-    def targets(self, batch: Batch) -> Shaped[Tensor, "graphs *labels"]:
+    def targets(self, batch: Batch) -> Shaped[Tensor, "graphs ..."]:
         """Classes, -1 where unknown; or labels, NaN where unknown."""
         return batch.y
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from ...core.data.module import DataModule
 from ...core.pictures.charts import shortened
-from ...core.weights.network import said
 from ..data.rows import molecules_of
 from ..data.store import GraphStore
 from ..pictures.attention import attention_panels
@@ -27,7 +26,7 @@ WIDEST = 60  # nodes of a graph whose attention is drawn
 
 
 def explanation_pictures(task: "GraphTask", data: DataModule, store: GraphStore) -> Iterator[tuple[str, Figure]]:
-    """Contributions to the first output by gradient and by masking, and attention; nothing of networks that lack them."""
+    """Contributions to the first output, by gradient and by masking, and attention where a network has it."""
     member = task.network.members[0] if task.ensemble > 1 else task.network
     ways = ("gradient", "masking") if hasattr(member, "embed") else ("masking",)
     chosen = torch.linspace(0, len(store) - 1, min(EXPLAINED, len(store))).round().long().tolist()
@@ -43,8 +42,10 @@ def explanation_pictures(task: "GraphTask", data: DataModule, store: GraphStore)
         title = f"what each node adds to {name}: orange raises it, blue lowers it ({what})"
         yield f"contributions_{way}", graph_sheet(items, title, 3)
     small = (store.node_counts <= WIDEST).nonzero().flatten().tolist()
-    if small and (layers := attention_of(task.network, store, small[len(small) // 2])):
-        at = small[len(small) // 2]
+    if not small:
+        return
+    at = small[len(small) // 2]
+    if layers := attention_of(task.network, store, at):
         yield (
             "attention",
             attention_panels(layers, node_names(data, store, at), drawn_graph(data, store, at, "attention")),

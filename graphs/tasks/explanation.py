@@ -25,8 +25,8 @@ def contributions(
 ) -> Float[Tensor, " nodes"]:
     """How much each node raises one output of a graph.
 
-    gradient: sum_d h_id df / dh_id, h the features of nodes that are pooled. Under a mean or sum and a linear head these
-    add up to the output but for its constant (Deep Inside Convolutional Networks, arXiv 1312.6034, times the input).
+    gradient: sum_d h_id df / dh_id, h the features of nodes that are pooled. Under a mean or sum and a linear head
+    these add up to the output but for its constant (Learning Important Features, arXiv 1605.01713).
     masking: f(graph) - f(graph in which nothing is known of node i).
 
     Args:

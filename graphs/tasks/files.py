@@ -1,8 +1,6 @@
 """From what a user has in plain Python (a table, SMILES, a path) to the data module that a model was trained with."""
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ from ...core.errors import QuintetError
 from ...core.learning.task import Task
 
 
-@contextmanager
-def data_for(task: Task, what: Any) -> Iterator[DataModule]:
+def data_for(task: Task, what: Any) -> DataModule:
     """Data ready to be predicted, read as the model's training data were.
 
     Args:
@@ -23,37 +20,20 @@ def data_for(task: Task, what: Any) -> Iterator[DataModule]:
 
     Raises QuintetError for anything else, and what the data module raises.
     """
-    if isinstance(what, DataModule):
-        yield _ready(task, what)
-    elif isinstance(what, str | Path):
-        yield _ready(task, _module(task, Path(what)))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "table.csv"
-            _as_table(task, what).to_csv(path, index=False)
-            yield _ready(task, _module(task, path))
-
-
-def _ready(task: Task, data: DataModule) -> DataModule:
+    data = what if isinstance(what, DataModule) else _module(task, what)
     data.adopt(task.description)
     data.prepare(("predict",))
     return data
 
 
-def _module(task: Task, path: Path) -> DataModule:
-    """A data module of the kind the model was trained with, over a path."""
+def _module(task: Task, what: Any) -> DataModule:
+    """A data module of the kind the model was trained with."""
     from .. import GraphFiles, Molecules
 
-    return Molecules(path=path) if task.description.source == "molecules" else GraphFiles(root=path)
-
-
-def _as_table(task: Task, what: Any) -> pd.DataFrame:
-    """A table as it is, or one of a list of SMILES."""
-    if isinstance(what, pd.DataFrame):
-        return what
-    if task.description.source == "molecules" and isinstance(what, Sequence) and all(isinstance(s, str) for s in what):
-        column = task.description.reading.get("smiles") or "smiles"
-        return pd.DataFrame({str(column): list(what)})
-    raise QuintetError(
-        f"predict takes a table (pandas), a list of SMILES, a path or a data module; got a {type(what).__name__}"
-    )
+    texts = isinstance(what, Sequence) and all(isinstance(text, str) for text in what)
+    if task.description.source == "molecules" and (texts or isinstance(what, Path | pd.DataFrame)):
+        return Molecules(path=list(what) if isinstance(what, tuple) else what)
+    if isinstance(what, str | Path):
+        return GraphFiles(root=what)
+    taken = "a table (pandas), a list of SMILES, a path" if task.description.source == "molecules" else "a path"
+    raise QuintetError(f"predict takes {taken} or a data module; got a {type(what).__name__}")

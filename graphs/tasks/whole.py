@@ -233,13 +233,14 @@ class GraphTask(NetworkTask):
         """
         if trainer is not None:
             return self.write_predictions(trainer.predict(self, datamodule=data), folder)
-        with data_for(self, data) as self.source, torch.inference_mode():
-            self.eval()
-            loader = self.source.predict_dataloader() if "predict" in self.source.datasets else []
-            results = [self.predict_step(batch.to(self.device), at) for at, batch in enumerate(loader)]
-            table = self._table(results, self.source)
-        self.source = None
-        return table
+        self.source = data_for(self, data)
+        try:
+            with torch.inference_mode():
+                loader = self.eval().source.predict_dataloader() if "predict" in self.source.datasets else []
+                results = [self.predict_step(batch.to(self.device), at) for at, batch in enumerate(loader)]
+            return self._table(results, self.source)
+        finally:
+            self.source = None
 
     def _table(self, results: list[GraphPredictions], data: DataModule) -> pd.DataFrame:
         return prediction_table(GraphPredictions.together(results), self.columns_of, data.rows)
