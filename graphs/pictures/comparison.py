@@ -1,5 +1,6 @@
 """The network beside what needs none: one bar a method, and in words whether it was worth its cost."""
 
+import textwrap
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ def comparison_bars(scores: Mapping[str, float], measure: str, sentence: str, mo
     smaller = "smaller" in measure
     ordered = sorted(scores.items(), key=lambda pair: pair[1], reverse=smaller)
     figure = Figure(figsize=(7.5, 0.45 * len(ordered) + 1.5), layout="constrained")
-    figure.suptitle(sentence.replace(": ", ":\n", 1), fontsize=10, parse_math=False)
+    figure.suptitle("\n".join(textwrap.wrap(sentence, 95)), fontsize=10, parse_math=False)
     panel = figure.subplots()
     colours = {model: BLUE, "blend": GREEN}
     names = [name.replace("_", " ") for name, _ in ordered]

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...core.pictures.charts import shortened
 from ...core.pictures.palette import BLUE, DISTINCT, NEUTRAL, VERMILION
 
-PIXELS = (420, 320)  # of a drawing
+PIXELS = (460, 280)  # of a drawing
 LARGEST = 150  # nodes of a graph that is drawn whole
 SIGNS = LinearSegmentedColormap.from_list("signs", [BLUE, "#FFFFFF", VERMILION])
 
@@ -57,7 +57,8 @@ def molecule_image(molecule: Chem.Mol, weights: Sequence[float] | None = None) -
     """Pixels of a molecule, its atoms on discs coloured by weights from -1 to 1."""
     canvas = rdMolDraw2D.MolDraw2DCairo(*PIXELS)
     options = canvas.drawOptions()
-    options.bondLineWidth, options.padding, options.fillHighlights = 2, 0.06, True
+    options.bondLineWidth, options.padding = 2, 0.04
+    options.highlightRadius, options.atomHighlightsAreCircles = 0.5, True
     chosen = {}
     if weights is not None:
         options.useBWAtomPalette()
@@ -97,7 +98,7 @@ def graph_sheet(items: Sequence[Drawn], title: str, columns: int, labels: Sequen
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     lines = max(item.caption.count("\n") + 1 for item in items)
-    figure = Figure(figsize=(1.9 * columns + 0.4, (1.5 + 0.14 * lines) * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(2.3 * columns + 0.4, (1.4 + 0.14 * lines) * rows + 0.6), layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.ravel():

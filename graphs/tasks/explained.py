@@ -39,7 +39,7 @@ def explanation_pictures(task: "GraphTask", data: DataModule, store: GraphStore)
             items.append(drawn)
         name = shortened(task.output_names[0], 30)
         what = "features times gradient" if way == "gradient" else "what hiding the node takes away"
-        title = f"what each node adds to {name}: orange raises it, blue lowers it ({what})"
+        title = f"what each node adds to {name}: \norange raises it, blue lowers it ({what})"
         yield f"contributions_{way}", graph_sheet(items, title, 3)
     small = (store.node_counts <= WIDEST).nonzero().flatten().tolist()
     if not small:

@@ -79,10 +79,11 @@ class Comparison:
         own, other = self.scores[self.model], self.scores[self.against]
         gain = other - own if self.smaller_is_better else own - other
         beats = "beats" if gain > 0 else "does not beat"
-        sure = "" if self.low > 0 or self.high < 0 else "; on as few test graphs the difference may be chance"
+        sure = self.low > 0 or self.high < 0
+        chance = "" if sure else "; the difference may be chance of which graphs were tested"
         return (
             f"the network alone {beats} {self.against}: {self.measure} {own:.3f} against {other:.3f} "
-            f"(better by {gain:+.3f}, 95 % interval {self.low:+.3f} to {self.high:+.3f}{sure})"
+            f"(better by {gain:+.3f}, 95 % interval {self.low:+.3f} to {self.high:+.3f}{chance})"
         )
 
 
