@@ -32,7 +32,8 @@ def test_classes_spread_along_edges_as_in_a_dense_loop():
     expected /= expected.sum(1, keepdim=True)
     found = propagated(labels, PATH, torch.tensor([0.5, 0.5], dtype=torch.float64))
     assert torch.linalg.norm(found - expected) < 1e-6  # degrees are in float32
-    assert found[1].argmax() == 0 and found[3].argmax() == 1
+    assert found[1].argmax() == 0
+    assert found[3].argmax() == 1
 
 
 def test_where_no_label_reaches_the_shares_of_training_are_the_answer():
