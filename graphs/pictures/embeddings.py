@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from ...core.pictures.charts import name_in_legend, shortened
-from ...core.pictures.palette import DISTINCT, NEUTRAL
+from ...core.pictures.charts import shortened
+from ...core.pictures.embeddings import projection
 
 MOST = 5000  # points, a seeded sample of more
 
@@ -23,25 +23,21 @@ def embedding_map(
         title: of the picture.
         name: of what colours the points.
     """
+    if not any(isinstance(value, float) for value in known):
+        return projection(vectors, [None if value is None else str(value) for value in known], title, what="graph")
     chosen = np.sort(np.random.default_rng(0).permutation(len(vectors))[:MOST])
-    known = [known[at] for at in chosen]
+    values = np.array([np.nan if known[at] is None else float(known[at]) for at in chosen])
     places, shares = _components(vectors[chosen])
     figure = Figure(figsize=(8.4, 6.0), layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
     panel = figure.subplots()
     panel.set(xlabel=f"component 1 ({shares[0]:.0%} of the variance)", ylabel=f"component 2 ({shares[1]:.0%})")
     panel.spines[["top", "right"]].set_visible(False)
-    size = 26 if len(chosen) < 500 else 10
-    unknown = np.array([value is None or value != value for value in known])
-    if unknown.any():
-        panel.scatter(*places[unknown].T, s=size, c="#BBBBBB", linewidths=0)
-    if all(isinstance(value, str) for value in np.array(known, dtype=object)[~unknown]):
-        _by_class(figure, panel, places, known, size)
-    else:
-        values = np.array([np.nan if gone else float(value) for value, gone in zip(known, unknown, strict=True)])
-        look = {"s": size, "linewidths": 0, "cmap": "viridis", "alpha": 0.85}
-        points = panel.scatter(*places[~unknown].T, c=values[~unknown], **look)
-        figure.colorbar(points, ax=panel, shrink=0.8).set_label(shortened(name, 40), parse_math=False)
+    size, unknown = 26 if len(chosen) < 500 else 10, np.isnan(values)
+    panel.scatter(*places[unknown].T, s=size, c="#BBBBBB", linewidths=0)
+    look = {"s": size, "linewidths": 0, "cmap": "viridis", "alpha": 0.85}
+    points = panel.scatter(*places[~unknown].T, c=values[~unknown], **look)
+    figure.colorbar(points, ax=panel, shrink=0.8).set_label(shortened(name, 40), parse_math=False)
     return figure
 
 
@@ -54,15 +50,3 @@ def _components(vectors: Float[np.ndarray, "graphs dim"]) -> tuple[np.ndarray, t
     places[:, :count], strengths[:count] = (left * lengths)[:, :count], lengths[:count] ** 2
     total = max(float((lengths**2).sum()), 1e-30)
     return places, (strengths[0] / total, strengths[1] / total)
-
-
-def _by_class(figure: Figure, panel, places: np.ndarray, known: Sequence[str | None], size: int) -> None:
-    names = sorted({value for value in known if isinstance(value, str)})
-    handles = []
-    for at, name in enumerate(names):
-        own = np.array([value == name for value in known])
-        look = {"c": DISTINCT[at % len(DISTINCT)], "marker": "o^sDv"[at // len(DISTINCT) % 5]}
-        handles.append(panel.scatter(*places[own].T, s=size, alpha=0.75, linewidths=0, **look))
-    if names:
-        look = {"fontsize": 8.5, "frameon": False, "labelcolor": NEUTRAL}
-        name_in_legend(figure, handles, [shortened(name, 20) for name in names], loc="outside right upper", **look)

@@ -174,6 +174,17 @@ class GraphClassifier(GraphTask):
         at = int((found - truth).abs().nan_to_num(-1.0).argmax())
         return f"{shortened(names[at], 18)} {found[at]:.0%}\ntrue: {'yes' if truth[at] > 0.5 else 'no'}"
 
+    @property
+    def explained_name(self) -> str:
+        return super().explained_name if self.several else "the class that it was taken for"
+
+    def explained(self, graph: int) -> tuple[int, str]:
+        if not self.several:
+            return int(self.tested.predictions[graph].argmax()), self.caption(graph)
+        found, truth = self.tested.predictions[graph, 0].item(), self.tested.targets[graph, 0].item()
+        true = "unknown" if truth != truth else "yes" if truth > 0.5 else "no"
+        return 0, f"{found:.0%}\ntrue: {true}"
+
     def colours(self) -> tuple[list[Any], str]:
         if not self.several:
             names = self.output_names

@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 
 from ...core.data.module import DataModule
-from ...core.pictures.charts import shortened
 from ..data.rows import molecules_of
 from ..data.store import GraphStore
 from ..pictures.attention import attention_panels
@@ -33,13 +32,14 @@ def explanation_pictures(task: "GraphTask", data: DataModule, store: GraphStore)
     for way in ways:
         items = []
         for at in chosen:
-            weights = contributions(task.network, store, at, 0, way).double().numpy()
-            drawn = drawn_graph(data, store, at, f"{task.caption(at)}\nlargest: {np.abs(weights).max():.2g}")
-            drawn.weights = weights / (np.abs(weights).max() or 1.0)
+            output, said = task.explained(at)
+            weights = contributions(task.network, store, at, output, way).double().numpy()
+            largest = np.abs(weights).max()
+            drawn = drawn_graph(data, store, at, f"{said}\nlargest: {largest:.2g}")
+            drawn.weights = weights / (largest or 1.0)
             items.append(drawn)
-        name = shortened(task.output_names[0], 30)
         what = "features times gradient" if way == "gradient" else "what hiding the node takes away"
-        title = f"what each node adds to {name}: \norange raises it, blue lowers it ({what})"
+        title = f"what each node adds to {task.explained_name}:\norange raises it, blue lowers it ({what})"
         yield f"contributions_{way}", graph_sheet(items, title, 3)
     small = (store.node_counts <= WIDEST).nonzero().flatten().tolist()
     if not small:

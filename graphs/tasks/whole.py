@@ -17,6 +17,7 @@ from ...core.errors import QuintetError
 from ...core.learning.baselines import Baselines
 from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
+from ...core.pictures.charts import shortened
 from ...core.weights import networks
 from ...core.weights.network import said
 from ...core.weights.networks import Kind
@@ -298,6 +299,15 @@ class GraphTask(NetworkTask):
     def caption(self, graph: int) -> str:
         """What a test graph is and what it was taken for."""
         raise NotImplementedError
+
+    @property
+    def explained_name(self) -> str:
+        """What contributions of nodes are drawn to."""
+        return shortened(self.output_names[0], 30)
+
+    def explained(self, graph: int) -> tuple[int, str]:
+        """Of a test graph the output that contributions are drawn to, and what was said of it."""
+        return 0, self.caption(graph)
 
     def colours(self) -> tuple[list[Any], str]:
         """What the map of embeddings shows of each test graph, and its name."""
