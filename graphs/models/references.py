@@ -21,7 +21,6 @@ from torch_geometric.data import Batch
 
 from ...core.data.module import DataModule
 from ..data.description import GraphDescription
-from ..data.rows import molecules_of
 from ..data.statistics import graph_statistics
 from ..data.store import GraphStore
 from .trees import TreeEnsemble
@@ -232,7 +231,7 @@ class References(nn.Module):
             return None
         from ..data.descriptors import morgan_bits
 
-        return self.nearest.similarity(morgan_bits(molecules_of(data, batch.row.tolist())))
+        return self.nearest.similarity(morgan_bits(data.molecules_of(batch.row.tolist())))
 
     def _described(self, batch: Batch, data: DataModule) -> Described:
         if not self.molecules:
@@ -240,7 +239,7 @@ class References(nn.Module):
             return Described(graph_statistics(batch.to("cpu"), sizes).numpy())
         from ..data.descriptors import descriptors_of, morgan_bits, morgan_counts
 
-        molecules = molecules_of(data, batch.row.tolist())
+        molecules = data.molecules_of(batch.row.tolist())
         bits = morgan_bits(molecules)
         if not self.names:
             return Described(np.empty((len(molecules), 0)), np.empty((len(molecules), 0)), bits)

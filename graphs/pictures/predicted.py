@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ...core.data.module import DataModule
 from ...core.pictures.charts import shortened
-from ..data.rows import molecules_of
 from ..data.store import GraphStore
 from .drawing import Drawn, graph_sheet
 
@@ -21,7 +20,7 @@ def drawn_graph(data: DataModule, store: GraphStore, index: int, caption: str = 
     """A graph of a store as it is drawn: a molecule where it is one."""
     graph = store.graph(index)
     if data.description().source == "molecules":
-        (molecule,) = molecules_of(data, [int(graph.row[0])])
+        (molecule,) = data.molecules_of([int(graph.row[0])])
         return Drawn(caption, molecule)
     codes = getattr(graph, "node_categories", None)
     categories = codes[:, 0] if codes is not None and codes.shape[1] else graph.edge_index.new_zeros(graph.num_nodes)

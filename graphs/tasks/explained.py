@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 
 from ...core.data.module import DataModule
-from ..data.rows import molecules_of
 from ..data.store import GraphStore
 from ..pictures.attention import attention_panels
 from ..pictures.drawing import graph_sheet
@@ -56,7 +55,7 @@ def node_names(data: DataModule, store: GraphStore, graph: int) -> list[str]:
     """Atoms by their symbol and number, other nodes by their number."""
     if data.description().source != "molecules":
         return [str(number) for number in range(int(store.node_counts[graph]))]
-    (molecule,) = molecules_of(data, [int(store.graphs["row"][graph])])
+    (molecule,) = data.molecules_of([int(store.graphs["row"][graph])])
     return [f"{atom.GetSymbol()}{atom.GetIdx()}" for atom in molecule.GetAtoms()]
 
 
