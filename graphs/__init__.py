@@ -15,6 +15,7 @@ _HOMES = {
     "GraphPredictions": "tasks.predictions",
     "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
+    "Molecules": "data.molecules",
 }
 
 __all__ = ["models", *_HOMES]
