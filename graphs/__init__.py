@@ -12,6 +12,7 @@ _HOMES = {
     "GraphClassifier": "tasks.classification",
     "GraphDescription": "data.description",
     "GraphFeatures": "tasks.features",
+    "GraphNodes": "data.graph_nodes",
     "GraphPredictions": "tasks.predictions",
     "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
