@@ -25,6 +25,7 @@ from ..data.statistics import graph_statistics
 from ..data.store import GraphStore
 from .trees import TreeEnsemble
 
+RDKIT = "rdkit"  # the word for descriptors that the network is told
 NEAREST = 3  # training molecules that vote
 MOST = 10_000  # training graphs that baselines learn from, and whose fingerprints a checkpoint keeps
 AT_A_TIME = 256  # graphs that are described at a time
@@ -243,4 +244,11 @@ class References(nn.Module):
         bits = morgan_bits(molecules)
         if not self.names:
             return Described(np.empty((len(molecules), 0)), np.empty((len(molecules), 0)), bits)
-        return Described(morgan_counts(molecules).astype(np.float64), descriptors_of(molecules).values, bits)
+        told = (
+            [] if RDKIT in (self.description.reading.get("descriptors") or []) else [descriptors_of(molecules).values]
+        )
+        if (known := getattr(data, "descriptors", None)) is not None:
+            # What the network is told boosting is told too; RDKit's are not computed twice.
+            place = {row: number for number, row in enumerate(data.read.positions)}
+            told.insert(0, known.values[[place[row] for row in batch.row.tolist()]].numpy())
+        return Described(morgan_counts(molecules).astype(np.float64), np.concatenate(told, 1), bits)

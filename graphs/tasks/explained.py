@@ -32,7 +32,7 @@ def explanation_pictures(task: "GraphTask", data: DataModule, store: GraphStore)
         items = []
         for at in chosen:
             output, said = task.explained(at)
-            weights = contributions(task.network, store, at, output, way).double().numpy()
+            weights = task.contribution_scale * contributions(task.network, store, at, output, way).double().numpy()
             largest = np.abs(weights).max()
             drawn = drawn_graph(data, store, at, f"{said}\nlargest: {largest:.2g}")
             drawn.weights = weights / (largest or 1.0)

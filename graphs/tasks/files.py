@@ -1,6 +1,5 @@
 """From what a user has in plain Python (a table, SMILES, a path) to the data module that a model was trained with."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,14 @@ def data_for(task: Task, what: Any) -> DataModule:
 
 def _module(task: Task, what: Any) -> DataModule:
     """A data module of the kind the model was trained with."""
-    from .. import GraphFiles, Molecules
+    texts = isinstance(what, list | tuple) and all(isinstance(text, str) for text in what)
+    if task.description.source == "molecules" and (texts or isinstance(what, str | Path | pd.DataFrame)):
+        from ..data.molecules import Molecules
 
-    texts = isinstance(what, Sequence) and all(isinstance(text, str) for text in what)
-    if task.description.source == "molecules" and (texts or isinstance(what, Path | pd.DataFrame)):
         return Molecules(path=list(what) if isinstance(what, tuple) else what)
     if isinstance(what, str | Path):
+        from .. import GraphFiles
+
         return GraphFiles(root=what)
     taken = "a table (pandas), a list of SMILES, a path" if task.description.source == "molecules" else "a path"
     raise QuintetError(f"predict takes {taken} or a data module; got a {type(what).__name__}")

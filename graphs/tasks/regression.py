@@ -143,6 +143,10 @@ class GraphRegressor(GraphTask):
         truth, found = (self.restored(one[graph])[0].item() for one in (self.tested.targets, self.tested.predictions))
         return f"measured {truth:.3g}\npredicted {found:.3g}"
 
+    @property
+    def contribution_scale(self) -> float:
+        return float(self.std[0])
+
     def colours(self) -> tuple[list[Any], str]:
         return self.restored(self.tested.targets)[:, 0].tolist(), self.output_names[0]
 

@@ -305,6 +305,11 @@ class GraphTask(NetworkTask):
         """What contributions of nodes are drawn to."""
         return shortened(self.output_names[0], 30)
 
+    @property
+    def contribution_scale(self) -> float:
+        """What contributions to a network's output are multiplied by to be in the units of the prediction."""
+        return 1.0
+
     def explained(self, graph: int) -> tuple[int, str]:
         """Of a test graph the output that contributions are drawn to, and what was said of it."""
         return 0, self.caption(graph)
