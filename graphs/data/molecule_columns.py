@@ -228,9 +228,8 @@ def _unnamed_targets(table: MoleculeTable, roles: Roles, taken: set[str | None],
     words = [name for name, column in cells.items() if _could_be_classes(column)]
     if len(named) == 1:
         return named
-    if kind != "classes":
-        if len(numbers) == 1 or (numbers and numbers == labels):
-            return numbers
+    if kind != "classes" and (len(numbers) == 1 or (numbers and numbers == labels)):
+        return numbers
     if not numbers and len(words) == 1:
         return words
     could = [*numbers, *words]

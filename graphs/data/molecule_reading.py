@@ -20,6 +20,7 @@ from .store import GraphStore
 
 CHUNK = 1000  # molecules in memory at a time
 SHOWN_FROM = 3000  # molecules from which a progress bar appears
+Compute = Callable[[list[Chem.Mol]], tuple[np.ndarray, Sequence[str]]]
 VERSION = "1"  # of what is noted of a molecule; graphs noted by another are made anew
 
 
@@ -49,6 +50,7 @@ class ReadMolecules:
         flat: of its largest fragment without stereochemistry.
         fragments: of each, as it was given.
         reasons: why the molecule of a position could not be read.
+        descriptor_names: of the descriptors that the store has, if it has any.
     """
 
     store: GraphStore
@@ -59,20 +61,20 @@ class ReadMolecules:
     flat: list[str] = field(default_factory=list)
     fragments: list[int] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
+    descriptor_names: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, store: GraphStore, notes: dict[str, Any]) -> "ReadMolecules":
         """From what `read_molecules` returns, or a cache remembers of it."""
         kinds = [Kinds({tuple(words): number for number, words in enumerate(notes[name])}) for name in _KINDS]
         reasons = {int(position): reason for position, reason in notes["reasons"].items()}
-        return cls(store, *kinds, **{name: notes[name] for name in _LISTS}, reasons=reasons)
+        lists = {name: notes[name] for name in (*_LISTS, "descriptor_names")}
+        return cls(store, *kinds, **lists, reasons=reasons)
 
     @property
     def bytes_each(self) -> float:
         """Memory of a molecule's graph."""
-        parts = (self.store.nodes, self.store.edges, self.store.graphs)
-        tensors = [self.store.edge_index, *(values for part in parts for values in part.values())]
-        return sum(values.nbytes for values in tensors) / max(1, len(self.store))
+        return self.store.bytes / max(1, len(self.store))
 
 
 _KINDS = ("atoms", "bonds")
@@ -89,17 +91,35 @@ def content_of(table: MoleculeTable, column: str, treatment: Treatment, further:
     return digest.hexdigest()
 
 
-def read_molecules(table: MoleculeTable, column: str, treatment: Treatment) -> tuple[GraphStore, dict[str, Any]]:
-    """Graphs of all molecules that can be read, and what else is known, as plain values; see `ReadMolecules.of`."""
-    graphs = MoleculeGraphs()
-    notes: dict[str, Any] = {name: [] for name in _LISTS} | {"reasons": {}}
+def read_molecules(
+    table: MoleculeTable, column: str, treatment: Treatment, compute: Compute | None = None
+) -> tuple[GraphStore, dict[str, Any]]:
+    """Graphs of all molecules that can be read, and what else is known, as plain values; see `ReadMolecules.of`.
+
+    Args:
+        table: as it was read.
+        column: of SMILES.
+        treatment: of each molecule.
+        compute: descriptors of some molecules (molecules, descriptors), and their names; None computes none.
+    """
+    graphs, described = MoleculeGraphs(), []
+    notes: dict[str, Any] = {name: [] for name in _LISTS} | {"reasons": {}, "descriptor_names": []}
     texts = enumerate(table.frame[column])
     with silent():
-        for chunk in chunks(texts, CHUNK, len(table.frame), "reading molecules"):
-            graphs.add(_read_chunk(chunk, table.faults, treatment, notes))
+        size, what = (CHUNK, "reading molecules") if compute is None else (CHUNK // 10, "describing molecules")
+        for chunk in chunks(texts, size, len(table.frame), what):
+            molecules = _read_chunk(chunk, table.faults, treatment, notes)
+            graphs.add(molecules)
+            if compute is not None:
+                values, names = compute(molecules)
+                described.append(torch.from_numpy(np.asarray(values, np.float64)))
+                notes["descriptor_names"] = list(names)
     kinds = {"atoms": graphs.atoms, "bonds": graphs.bonds}
     notes |= {name: [list(words) for words in found.numbers] for name, found in kinds.items()}
-    return graphs.store(), notes
+    store = graphs.store()
+    if described:
+        store.graphs["descriptors"] = torch.cat(described)
+    return store, notes
 
 
 def _read_chunk(
@@ -134,22 +154,9 @@ def chunks(items: Iterable[Any], size: int, total: int, what: str) -> Iterator[l
     """Items some at a time, with a bar that says how long all will take."""
     iterator = iter(items)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = total >= SHOWN_FROM
+    shown = total >= SHOWN_FROM * size // CHUNK
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
         task = progress.add_task(what, total=total)
         while chunk := list(islice(iterator, size)):
             yield chunk
             progress.advance(task, len(chunk))
-
-
-def descriptors_in_chunks(
-    smiles: Sequence[str], compute: Callable[[list[Chem.Mol]], tuple[np.ndarray, Sequence[str]]]
-) -> tuple[torch.Tensor, list[str]]:
-    """Descriptors of molecules as float64 (molecules, descriptors), and their names."""
-    values, names = [], []
-    with silent():
-        for chunk in chunks(smiles, CHUNK, len(smiles), "computing descriptors"):
-            found, named = compute([Chem.MolFromSmiles(text) for text in chunk])
-            values.append(torch.from_numpy(np.asarray(found, np.float64)))
-            names = list(named)
-    return torch.cat(values) if values else torch.zeros(0, 0, dtype=torch.float64), names

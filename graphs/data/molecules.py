@@ -15,12 +15,16 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from ...core.data.faults import Fault, refusal
+from ...core.data.length_batches import Together
 from ...core.data.module import DataModule
 from ...core.data.splits import check_fractions
 from ...core.errors import QuintetError
 from ...core.writing.console import printable
 from . import molecule_splits as splits
+from .batches import by_nodes
+from .cache import cached_with_notes
 from .description import GraphDescription
+from .encodings import encode, encodings_of
 from .featurize import EDGE_COLUMNS, NODE_COLUMNS
 from .ligands import ligands
 from .molecule_cells import cells_of, wrong_numbers
@@ -29,21 +33,13 @@ from .molecule_descriptors import Descriptors, measured, standardised
 from .molecule_examination import MoleculeExamination, remarks_on, split_faults, targets_of
 from .molecule_files import Given, MoleculeTable, format_of, read_table
 from .molecule_parts import divided, target_statistics, unlearnable
-from .molecule_reading import ReadMolecules, Treatment, content_of, descriptors_in_chunks, read_molecules, treated
+from .molecule_reading import ReadMolecules, Treatment, content_of, read_molecules, treated
 from .molecule_report import report
 from .rows import Row
 from .smiles import MOST_ATOMS, read_smiles, silent
 from .store import GraphStore
 
-
-def encode(store, wanted, progress=False):  # TODO encodings
-    return store
-
-
-def cached_with_notes(key, build):
-    return build()
-
-
+REMEMBERED_FROM = 500  # rows; fewer are read again as fast
 IN_PYTHON = "an object in Python"  # what a checkpoint says of data that were no file
 
 
@@ -93,7 +89,9 @@ class Molecules(DataModule):
         max_atoms: molecules of more heavy atoms are faults.
         on_error: "raise" refuses rows that cannot be used, "skip" leaves them out and says so. To predict they are
             always kept, with the reason.
-        batch_size: molecules in a batch.
+        max_nodes: most atoms of a training batch, padding counted, of which it then holds molecules of like size;
+            None puts molecules together in any order.
+        batch_size: molecules in a batch, at most.
         num_workers: processes that read; everything lies in memory, so 0 is fastest.
         seed: of the split and the order.
 
@@ -127,6 +125,7 @@ class Molecules(DataModule):
         strip_salts: bool = False,
         max_atoms: int = MOST_ATOMS,
         on_error: Literal["raise", "skip"] = "raise",
+        max_nodes: int | None = None,
         *,
         batch_size: int = 32,
         num_workers: int = 0,
@@ -149,8 +148,9 @@ class Molecules(DataModule):
             None if by_name else split, {"val": val_fraction, "test": test_fraction}, fold, folds
         )
         self.encodings = dict(encodings or {})
+        encodings_of(self.encodings)  # complains before any file is read
         self.treatment = Treatment(strip_salts, max_atoms)
-        self.on_error = on_error
+        self.on_error, self.max_nodes = on_error, max_nodes
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -189,12 +189,20 @@ class Molecules(DataModule):
         return self._remembered(self.roles.smiles)
 
     def _remembered(self, column: str) -> ReadMolecules:
-        key = content_of(self.source, column, self.treatment, self.encodings)
-        return ReadMolecules.of(*cached_with_notes(key, lambda: self._encoded(column)))
+        key = content_of(self.source, column, self.treatment, [self.encodings, self._computes])
+        keep = len(self.source.frame) >= REMEMBERED_FROM
+        return ReadMolecules.of(*cached_with_notes(key, lambda: self._encoded(column), keep))
 
     def _encoded(self, column: str) -> tuple[GraphStore, dict[str, Any]]:
-        store, notes = read_molecules(self.source, column, self.treatment)
+        compute = _descriptors_of if self._computes else None
+        store, notes = read_molecules(self.source, column, self.treatment, compute)
         return encode(store, self.encodings, progress=True), notes
+
+    @property
+    def _computes(self) -> bool:
+        """Whether RDKit's descriptors are wanted."""
+        asked = self._described.reading.get("descriptors") if self._described else self.options.descriptors
+        return RDKIT in (asked or [])
 
     @cached_property
     def examined(self) -> MoleculeExamination:
@@ -290,6 +298,7 @@ class Molecules(DataModule):
         store = read.store.select(torch.as_tensor(list(numbers), dtype=torch.long))
         store.nodes["node_categories"] = read.atoms.codes(known.node_words)[store.nodes.pop("atom").long()]
         store.edges["edge_categories"] = read.bonds.codes(known.edge_words)[store.edges.pop("bond").long()]
+        store.graphs.pop("descriptors", None)
         store.graphs["row"] = torch.tensor([read.positions[number] for number in numbers])
         if known.graph_numbers:
             store.graphs["graph_values"] = standardised(self.descriptors, known.graph_numbers)[list(numbers)]
@@ -306,20 +315,14 @@ class Molecules(DataModule):
     @cached_property
     def descriptors(self) -> Descriptors:
         """Descriptors of all molecules that could be read, as they are."""
-        roles, known = self.roles if self._described else self.examined.roles, self._described
+        roles = self.roles if self._described else self.examined.roles
         frame = self.source.frame
         columns = [cells_of(frame[name]).values[self.read.positions] for name in roles.descriptors]
         given = torch.from_numpy(np.stack(columns, 1)) if columns else torch.zeros(len(self.read.positions), 0).double()
         parts = [Descriptors(given, list(roles.descriptors))]
-        asked = list(known.reading.get("descriptors") or []) if known else self.options.descriptors
-        if RDKIT in asked:
-            parts.append(Descriptors(*self._computed()))
+        if self._computes:
+            parts.append(Descriptors(self.read.store.graphs["descriptors"], self.read.descriptor_names))
         return Descriptors.joined(parts)
-
-    def _computed(self) -> tuple[torch.Tensor, list[str]]:
-        from .descriptors import descriptors_of
-
-        return descriptors_in_chunks(self.read.canonical, descriptors_of)
 
     def description(self) -> GraphDescription:
         return self._described or self._measured
@@ -350,8 +353,12 @@ class Molecules(DataModule):
             **target_statistics(found),
         )
 
-    def _loader(self, dataset: GraphStore, **arguments: Any) -> DataLoader:
-        return super()._loader(dataset, collate_fn=dataset.take, **arguments)
+    def by_length(self) -> tuple[Sequence[int], int] | None:
+        return None if self.max_nodes is None else by_nodes(self.datasets["train"], self.max_nodes)
+
+    def _loader(self, dataset: GraphStore | Together, **arguments: Any) -> DataLoader:
+        store = dataset.dataset if isinstance(dataset, Together) else dataset
+        return super()._loader(dataset, collate_fn=store.take, **arguments)
 
     # What a person, or a task, wants to know of rows
 
@@ -420,6 +427,12 @@ class Molecules(DataModule):
             yield "molecules", molecule_sheet(found, self.seed)
         if found.roles.targets and len(found.table.frame):
             yield "targets", target_histograms(found)
+
+
+def _descriptors_of(molecules: list[Chem.Mol]) -> tuple[np.ndarray, Sequence[str]]:
+    from .descriptors import descriptors_of
+
+    return descriptors_of(molecules)
 
 
 def _listed(names: list[str] | str | None) -> list[str] | None:

@@ -1,6 +1,7 @@
 """Molecules before training: a sheet of drawings with their targets, and histograms of the targets."""
 
 import io
+from collections import Counter
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ def drawing(smiles: str, side: int = SIDE) -> Image.Image:
         canvas = rdMolDraw2D.MolDraw2DCairo(side, side)
         canvas.drawOptions().useBWAtomPalette()
         canvas.drawOptions().padding = 0.03
+        canvas.drawOptions().fixedBondLength = side / 9  # at most: small molecules are not blown up
         rdMolDraw2D.PrepareAndDrawMolecule(canvas, molecule)
         canvas.FinishDrawing()
     return Image.open(io.BytesIO(canvas.GetDrawingText())).convert("RGB")
@@ -42,7 +44,8 @@ def molecule_sheet(found: MoleculeExamination, seed: int = 0) -> Figure:
     """
     read = found.molecules
     drawn = [number for number, nodes in enumerate(read.store.node_counts.tolist()) if nodes <= LARGEST_DRAWN]
-    chosen = np.random.default_rng(seed).permutation(drawn)[: COLUMNS * ROWS].astype(int)
+    chosen = np.random.default_rng(seed).permutation(drawn).astype(int)
+    chosen = _of_all_classes(found, chosen)[: COLUMNS * ROWS]
     values = found.targets.values[[read.positions[number] for number in chosen], 0]
     chosen, values = chosen[np.argsort(values, kind="stable")], np.sort(values, kind="stable")
     rows = max(1, -(-len(chosen) // COLUMNS))
@@ -57,6 +60,19 @@ def molecule_sheet(found: MoleculeExamination, seed: int = 0) -> Figure:
         panel.imshow(drawing(read.canonical[number]), interpolation="antialiased")
         panel.set_title(_caption(found, int(number), value), fontsize=9, parse_math=False, color=NEUTRAL)
     return figure
+
+
+def _of_all_classes(found: MoleculeExamination, numbers: np.ndarray) -> np.ndarray:
+    """Molecules in another order: where targets are classes, one of each class after the other."""
+    if found.roles.kind not in ("classes", "labels"):
+        return numbers
+    seen: Counter[float] = Counter()
+    turns = []
+    for number in numbers:
+        value = float(np.nan_to_num(found.targets.values[found.molecules.positions[number], 0], nan=np.inf))
+        turns.append(seen[value])
+        seen[value] += 1
+    return numbers[np.argsort(turns, kind="stable")]
 
 
 def _caption(found: MoleculeExamination, number: int, value: float) -> str:
