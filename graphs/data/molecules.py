@@ -174,7 +174,7 @@ class Molecules(DataModule):
         """The user's table, as it was written."""
         if self.path is None:
             return ligands()
-        if self.path == Path(IN_PYTHON):
+        if isinstance(self.path, Path) and str(self.path) == IN_PYTHON:
             raise QuintetError(f"this model was trained on {IN_PYTHON}; give data.path=FILE")
         return read_table(self.path)
 
