@@ -244,9 +244,8 @@ class References(nn.Module):
         bits = morgan_bits(molecules)
         if not self.names:
             return Described(np.empty((len(molecules), 0)), np.empty((len(molecules), 0)), bits)
-        told = (
-            [] if RDKIT in (self.description.reading.get("descriptors") or []) else [descriptors_of(molecules).values]
-        )
+        computed = RDKIT in (self.description.reading.get("descriptors") or [])
+        told = [] if computed else [descriptors_of(molecules).values]
         if (known := getattr(data, "descriptors", None)) is not None:
             # What the network is told boosting is told too; RDKit's are not computed twice.
             place = {row: number for number, row in enumerate(data.read.positions)}
