@@ -8,6 +8,7 @@ import lightning as L
 import pandas as pd
 import torch
 from jaxtyping import Float
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch_geometric.data import Batch
@@ -159,7 +160,7 @@ class GraphTask(NetworkTask):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         result = self.evaluate(batch, "val")
-        if self.blend and self.trainer.training:
+        if self.blend and self.trainer.state.fn is TrainerFn.FITTING:
             if batch_index not in self._estimated:
                 self._estimated[batch_index] = self.estimates(batch)
             estimates = {NETWORK: result.predictions} | self._estimated[batch_index]

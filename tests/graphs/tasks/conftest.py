@@ -1,5 +1,9 @@
 """A small table of molecules with two measured numbers, some of them unknown, and networks that learn it in a blink."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pandas as pd
 import pytest
 
@@ -14,6 +18,21 @@ def molecules() -> pd.DataFrame:
     mass = [None if at % 3 == 1 else 10.0 * own + 5 for at, own in enumerate(length)]
     names = [f"=m{at}" for at in range(len(CHAINS))]
     return pd.DataFrame({"name": names, "smiles": CHAINS, "length": [own + 0.5 for own in length], "mass": mass})
+
+
+@contextmanager
+def inside(folder) -> Iterator[None]:
+    """While it lasts, commands run in `folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["quintet"])
+        yield
+
+
+@pytest.fixture(scope="session")
+def working_in():
+    """`inside`, for the fixtures of other files."""
+    return inside
 
 
 @pytest.fixture(scope="session")
