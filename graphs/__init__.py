@@ -10,6 +10,7 @@ from . import models
 
 _HOMES = {
     "GraphDescription": "data.description",
+    "GraphNodes": "data.graph_nodes",
     "GraphStore": "data.store",
 }
 
