@@ -9,9 +9,14 @@ from typing import Any
 from . import models
 
 _HOMES = {
+    "GraphClassifier": "tasks.classification",
     "GraphDescription": "data.description",
+    "GraphFeatures": "tasks.features",
     "GraphNodes": "data.graph_nodes",
+    "GraphPredictions": "tasks.predictions",
+    "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
+    "Molecules": "data.molecules",
 }
 
 __all__ = ["models", *_HOMES]
