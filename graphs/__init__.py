@@ -17,6 +17,7 @@ _HOMES = {
     "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
     "Molecules": "data.molecules",
+    "NodeClassifier": "tasks.nodes",
 }
 
 __all__ = ["models", *_HOMES]

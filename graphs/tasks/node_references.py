@@ -45,32 +45,32 @@ class NodeReferences:
     loss: Callable[[Tensor, Tensor], Tensor]
     outcome: Callable[[Tensor], Tensor]
 
-    def estimates(self, train: Batch, val: Batch, labels: int) -> dict[str, Float[Tensor, "nodes labels"]]:
-        """What each baseline says.
+    def estimates(self, whole: Batch, labels: int) -> dict[str, Float[Tensor, "nodes labels"]]:
+        """What each baseline says of every node.
 
         Args:
-            train: the whole graph, `y` known of training nodes alone.
-            val: the same, of validation nodes alone.
+            whole: the graph, with `y`, `train_mask` and `val_mask`.
             labels: number of classes.
         """
-        rows = yes_or_no(train.y, labels)
+        rows = yes_or_no(whole.y, labels).masked_fill(~whole.train_mask[:, None], float("nan"))
         known = rows.isfinite()
         shares = rows.nan_to_num(0.0).sum(0) / known.sum(0).clamp(min=1)
         return {
-            PROPAGATION: propagated(rows, train.edge_index, shares),
-            FEATURES: self._from_features(train, val, labels),
+            PROPAGATION: propagated(rows, whole.edge_index, shares),
+            FEATURES: self._from_features(whole, labels),
         }
 
-    def _from_features(self, train: Batch, val: Batch, labels: int) -> Tensor:
-        features = features_of(train, self.description.sizes["node_categories"])
-        learned, chosen = known_nodes(train.y), known_nodes(val.y)
+    def _from_features(self, whole: Batch, labels: int) -> Tensor:
+        features = features_of(whole, self.description.sizes["node_categories"])
+        known = known_nodes(whole.y)
+        learned, chosen = known & whole.train_mask, known & whole.val_mask
         count = int(learned.sum())
         network = feature_network(features.shape[1], labels)
         network = fitted(
             network.to(features.device),
             torch.cat([features[learned], features[chosen]]),
-            lambda logits: self.loss(logits[:count], train.y[learned]),
-            lambda logits: -float(self.loss(logits[count:], val.y[chosen])),
+            lambda logits: self.loss(logits[:count], whole.y[learned]),
+            lambda logits: -float(self.loss(logits[count:], whole.y[chosen])),
         )
         with torch.no_grad():
             return self.outcome(network(features))
