@@ -16,6 +16,7 @@ _HOMES = {
     "GraphPredictions": "tasks.predictions",
     "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
+    "LinkPredictor": "tasks.links",
     "Molecules": "data.molecules",
     "NodeClassifier": "tasks.nodes",
 }

@@ -54,7 +54,9 @@ def write_node_files(
     write_table(table, [str(name) for name in frame.columns], cells)
     told = frame.columns[frame.columns.get_loc("problem") - len(task.labels) - 1]
     labels = [frame[told].iloc[row] or "none" for row in predictions.rows.tolist()]
-    title = f"{len(labels):,} nodes as {task.backbone_name} sees them, by predicted {'labels' if task.several else 'class'}"
+    title = (
+        f"{len(labels):,} nodes as {task.backbone_name} sees them, by predicted {'labels' if task.several else 'class'}"
+    )
     figure = projection(predictions.vectors.numpy(), labels, title, what="node")
     with written_whole(picture, remedy="give another folder") as partial:
         figure.savefig(partial, dpi=120)

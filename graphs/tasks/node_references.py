@@ -15,12 +15,12 @@ from ..models.propagation import propagated
 PROPAGATION, FEATURES = "label_propagation", "mlp"  # what the baselines are called beside the model
 
 
-def known_nodes(targets: Shaped[Tensor, "nodes *labels"]) -> Tensor:
+def known_nodes(targets: Shaped[Tensor, "nodes ..."]) -> Tensor:
     """Which nodes have a class, or at least one of their labels known."""
     return targets.isfinite().any(1) if targets.ndim == 2 else targets >= 0
 
 
-def yes_or_no(targets: Shaped[Tensor, "nodes *labels"], labels: int) -> Float[Tensor, "nodes labels"]:
+def yes_or_no(targets: Shaped[Tensor, "nodes ..."], labels: int) -> Float[Tensor, "nodes labels"]:
     """Targets in one form: 1 and 0 for each label, NaN where unknown."""
     if targets.ndim == 2:
         return targets

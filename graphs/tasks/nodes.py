@@ -91,7 +91,9 @@ class NodeClassifier(NetworkTask):
 
     def make(self, description: GraphDescription) -> None:
         if not description.classes and not description.positives:
-            raise QuintetError("the targets are numbers, not classes; a NodeClassifier needs data.label, or zeros and ones")
+            raise QuintetError(
+                "the targets are numbers, not classes; a NodeClassifier needs data.label, or zeros and ones"
+            )
         if self.class_weights and not description.classes:
             raise QuintetError("model.class_weights is of nodes with one class each; these have several labels")
         sizes = {**description.sizes, "num_outputs": len(self.labels), "level": "node"}
@@ -138,7 +140,7 @@ class NodeClassifier(NetworkTask):
         loss = self.loss_of(logits[chosen], targets)
         return StepResult(loss, self.outcome(logits.detach().float())[chosen], targets)
 
-    def loss_of(self, logits: Float[Tensor, "nodes labels"], targets: Shaped[Tensor, "nodes *labels"]) -> Tensor:
+    def loss_of(self, logits: Float[Tensor, "nodes labels"], targets: Shaped[Tensor, "nodes ..."]) -> Tensor:
         """The loss over nodes of which something is known; plain where nothing is learned from it."""
         smoothing = self.label_smoothing if self.training else 0.0
         if self.several:
