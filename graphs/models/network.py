@@ -11,10 +11,11 @@ from ...core.aside import Edges
 from ...core.blocks.encoder import Encoder
 from ...core.errors import QuintetError, nearest
 from ...core.weights.network import Network
-from .attention import DistanceBias, padded_is_faster, padding_of
+from .attention import DistanceBias, padded_is_faster
 from .encoders import KernelEncoder, LaplacianDeepSet, SignNet
 from .features import Features
 from .heads import GraphHead, GraphPool, Pooling
+from .padding import padding_of
 
 Level = Literal["graph", "node"]
 EncodingFactory = Callable[[int, int], nn.Module]
