@@ -22,7 +22,7 @@ NODES = 24
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two rings of twelve nodes with one bridge between them, one red and the other blue; the file lists the last first."""
+    """Two rings of twelve nodes, one red and one blue, with a bridge; the file lists the last node first."""
     rows = [["id", "weight", "kind", "label", "split"]]
     for node in range(NODES):
         side = node // 12
