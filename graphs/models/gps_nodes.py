@@ -10,5 +10,5 @@ from .gps import GPS
 @register_model("graphs/gps_cora")
 def gps_cora(**arguments: Any) -> GPS:
     """GPS for citation graphs with few labels: dim 64, one layer of graph convolution and linear attention, dropout."""
-    own = {"dim": 64, "depth": 1, "local": "gcn", "mixer": LinearAttention, "dropout": 0.7}
-    return GPS(**own | {"halvings": 0, "head_dropout": 0.7} | arguments)
+    own = {"dim": 64, "depth": 1, "local": "gcn", "mixer": LinearAttention, "dropout": 0.3}
+    return GPS(**own | {"halvings": 0, "head_dropout": 0.5} | arguments)
