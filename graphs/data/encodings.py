@@ -8,7 +8,7 @@ a graph does not depend on which others are computed beside it.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -76,6 +76,7 @@ class Alike:
         return _large.simple(self.matrix)
 
 
+@runtime_checkable
 class Encoding(Protocol):
     """A way to encode the nodes of graphs, or the pairs of nodes."""
 
@@ -278,14 +279,15 @@ def encode(store: GraphStore, wanted: Mapping[str, int | Encoding], progress: bo
     Args:
         store: graphs to encode.
         wanted: width of each encoding by name, as `GraphDescription.encodings` has them.
-        progress: shows a bar from 300 graphs on.
+        progress: shows a bar where there are 300 graphs, or a large one.
 
     Raises:
         QuintetError: a name or a width that is none, or a graph too large for an encoding.
     """
     encodings = encodings_of(wanted)
     batches = list(_alike(store.node_counts)) if encodings else []
-    for graphs in track(batches, "encoding graphs", transient=True, disable=not progress or len(store) < SHOWN_FROM):
+    long = len(store) >= SHOWN_FROM or bool((store.node_counts > DENSE_NODES).any())
+    for graphs in track(batches, "encoding graphs", transient=True, disable=not (progress and long)):
         alike = _taken(store, graphs)
         for encoding in encodings:
             rows = store.rows(encoding.level, graphs).index

@@ -1,11 +1,6 @@
 """Rows of the user's input, read or not: what a table of predictions says of each."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from rdkit import Chem
-
-from ...core.data.module import DataModule
 
 
 @dataclass(frozen=True)
@@ -23,8 +18,3 @@ class Row:
     text: str = ""
     named: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
-
-
-def molecules_of(data: DataModule, rows: Sequence[int]) -> list[Chem.Mol]:
-    """The molecules of some rows that were read."""
-    return [Chem.MolFromSmiles(data.rows[row].text) for row in rows]

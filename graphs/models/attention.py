@@ -1,10 +1,9 @@
-"""Softmax attention among the nodes of each graph, padded or packed, and where the nodes of padded graphs stand."""
+"""Softmax attention among the nodes of each graph, padded or packed, and its bias by distance."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ...core.aside import listened_to, tell
@@ -12,40 +11,8 @@ from ...core.attention.dense.softmax import attend, score_mask
 from ...core.attention.weights import AttentionWeights, softmax_weights
 from ...core.mixer import Mixer, mask_tokens, resolve_num_heads
 from ...kernels.segment_attention import segment_attention
-
-
-class Padding(NamedTuple):
-    """Where nodes that stand one after another are in a padded batch (graphs, nodes, dim).
-
-    `places` are counted over graphs x nodes, `mask` is True at real nodes, `hidden` is 0 there and -inf elsewhere.
-    """
-
-    places: Int[Tensor, " nodes"]
-    mask: Bool[Tensor, "graphs longest"]
-    hidden: Float[Tensor, "graphs 1 1 longest"]
-
-    def pad(self, nodes: Shaped[Tensor, "nodes dim"]) -> Shaped[Tensor, "graphs longest dim"]:
-        """The padded batch, zero where there is no node."""
-        padded = nodes.new_zeros(self.mask.numel(), nodes.shape[-1]).index_copy(0, self.places, nodes)
-        return padded.view(*self.mask.shape, -1)
-
-    def pack(self, padded: Shaped[Tensor, "graphs longest dim"]) -> Shaped[Tensor, "nodes dim"]:
-        """Undoes `pad`."""
-        return padded.flatten(0, 1).index_select(0, self.places)
-
-
-def padding_of(borders: Int[Tensor, " borders"], nodes: int, dtype: torch.dtype = torch.float32) -> Padding:
-    """The padding of graphs of which `borders` holds 0 and where each ends."""
-    counts = borders.diff()
-    longest = int(counts.max())
-    place = torch.arange(longest, device=borders.device)
-    mask = place < counts.unsqueeze(1)
-    shifts = torch.arange(len(counts), device=borders.device) * longest - borders[:-1]
-    places = torch.arange(nodes, device=borders.device) + shifts.repeat_interleave(counts, output_size=nodes)
-    # A softmax over nothing is NaN: a graph without nodes attends to its padding.
-    hidden = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    hidden = hidden.masked_fill(~mask & (counts > 0).unsqueeze(1), float("-inf"))
-    return Padding(places, mask, hidden[:, None, None])
+from .padded_attention import padded_attention
+from .padding import Padding, padding_of
 
 
 def padded_is_faster(counts: Sequence[int] | Int[Tensor, " graphs"]) -> bool:
@@ -110,6 +77,8 @@ class GraphAttention(Mixer):
             query, key, value = qkv.unflatten(-1, (3, self.num_heads, -1)).unbind(1)
             return self.proj(segment_attention(query, key, value, cu_seqlens).flatten(1))
         padding = padding or padding_of(cu_seqlens, len(tokens), tokens.dtype)
+        if written_out(qkv) and not listened_to(self, "weights"):
+            return self.proj(padded_attention(qkv, padding, self.num_heads, bias, self.dropout if dropped else 0.0))
         hidden = padding.hidden if bias is None else padding.hidden + bias
         return self.proj(padding.pack(self._attend(padding.pad(qkv), hidden, padding.mask)))
 
@@ -120,6 +89,12 @@ class GraphAttention(Mixer):
             tell(self, "weights", AttentionWeights(weights, None, *[tuple(qkv.shape[1:2])] * 2))
         y = attend(query, key, value, attn_mask, self.dropout if self.training else 0.0)
         return y.transpose(1, 2).flatten(2)
+
+
+def written_out(qkv: Tensor) -> bool:
+    """Whether attention of padded graphs is computed by `padded_attention`."""
+    wide = qkv.dtype.itemsize >= 4 and not torch.is_autocast_enabled("cpu")
+    return qkv.device.type == "cpu" and wide and not torch.compiler.is_compiling()
 
 
 class DistanceBias(nn.Module):

@@ -11,10 +11,11 @@ from ...core.aside import Edges
 from ...core.blocks.encoder import Encoder
 from ...core.errors import QuintetError, nearest
 from ...core.weights.network import Network
-from .attention import DistanceBias, padded_is_faster, padding_of
+from .attention import DistanceBias, padded_is_faster
 from .encoders import KernelEncoder, LaplacianDeepSet, SignNet
 from .features import Features
 from .heads import GraphHead, GraphPool, Pooling
+from .padding import padding_of
 
 Level = Literal["graph", "node"]
 EncodingFactory = Callable[[int, int], nn.Module]
@@ -107,6 +108,8 @@ class GraphNetwork(Network):
         if unknown := [name for name in widths if name not in factories]:
             raise QuintetError(f"no encoding is called '{unknown[0]}'; {nearest(unknown[0], [*factories, PAIRS])}")
         self.encoders = nn.ModuleDict({name: factories[name](widths[name], dims[name]) for name in widths})
+        if longest is not None and "bias" not in self.encoder.takes:
+            raise QuintetError(f"{PAIRS} are a bias of attention, and no layer here takes one; leave that encoding out")
         self.distance_bias = None if longest is None else DistanceBias(longest, num_heads)
         self.graph_pool = GraphPool(pooling)
         self.head = GraphHead(dim, num_outputs, halvings, graph_values, activation, head_dropout)

@@ -1,7 +1,5 @@
 """Remembered graphs are those that were built, and what is damaged or not ours is built anew."""
 
-import json
-
 import pytest
 import torch
 from safetensors import safe_open
@@ -110,6 +108,11 @@ def _set(name: str, value: torch.Tensor):
     return lambda tensors: tensors.__setitem__(name, value)
 
 
+def _edgeless(tensors: dict[str, torch.Tensor]) -> None:
+    tensors.pop("edges.edge_values")
+    tensors["edge_counts"], tensors["edge_index"] = torch.zeros(3).long(), torch.zeros(2, 0).int()
+
+
 CHANGES = {
     "an edge past its graph": _set("edge_index", torch.tensor([[0, 1, 2], [1, 2, 0]])),
     "an edge before its graph": _set("edge_index", torch.tensor([[0, 1, 2], [1, -1, 0]])),
@@ -117,11 +120,23 @@ CHANGES = {
     "fewer edges": _set("edge_index", torch.zeros(2, 2).int()),
     "other node counts": _set("node_counts", torch.tensor([2, 2, 3])),
     "negative counts": _set("node_counts", torch.tensor([2, -1, 5])),
+    "negative counts without edges": lambda tensors: (
+        _edgeless(tensors),
+        tensors.__setitem__("node_counts", torch.tensor([2, -1, 5])),
+    ),
+    # Squared, and 2^64 is 0 in 64 bits.
+    "more nodes than can be": lambda tensors: (
+        _edgeless(tensors),
+        tensors.__setitem__("node_counts", torch.tensor([2**32, 2**32, 0])),
+        [tensors.pop(name) for name in ("nodes.node_categories", "nodes.random_walk")],
+        tensors.__setitem__("pairs.shortest_paths", torch.zeros(0, 1)),
+    ),
     "counts of fractions": _set("node_counts", torch.ones(3)),
     "fewer rows": _set("nodes.random_walk", torch.zeros(5, 4)),
     "a negative code": _set("nodes.node_categories", torch.full((6, 1), -1).to(torch.int8)),
     "codes of one byte without a sign": _set("nodes.node_categories", torch.zeros(6, 1, dtype=torch.uint8)),
     "a level that is none": _set("faces.area", torch.zeros(6)),
+    "a field that has no name": _set("nodes.a b", torch.zeros(6)),
     "a field that batches have": _set("nodes.batch", torch.zeros(6)),
     "no edges": lambda tensors: tensors.pop("edge_index"),
 }
@@ -177,6 +192,6 @@ def test_a_key_is_of_content_and_options(tmp_path):
         path.write_text(text)
     options = {"encodings": {"random_walk": 20}, "smiles": "smiles"}
     key = content_key([first, second], options)
-    assert key == content_key([copy, second], json.loads(json.dumps(options)))
+    assert key == content_key([copy, second], dict(reversed(options.items())))
     others = [([second, first], options), ([first], options), ([first, second], options | {"smiles": "name"})]
     assert len({key, *(content_key(*other) for other in others)}) == 4

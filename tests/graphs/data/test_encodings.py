@@ -153,6 +153,26 @@ def test_other_graphs_beside_it_change_nothing():
             assert torch.allclose(getattr(among, level)[name], values, rtol=0, atol=1e-6, equal_nan=True), name
 
 
+def test_matrices_computed_together_are_bounded(monkeypatch):
+    monkeypatch.setattr(encodings, "TOGETHER", 2 * 49 + 1)
+    numbers = []
+
+    class Counted(RandomWalk):
+        def __call__(self, graphs):
+            numbers.append(graphs.number)
+            return super().__call__(graphs)
+
+    found = encoded([GRAPHS["ring"]] * 5 + [GRAPHS["random"]], {"random_walk": Counted(3)})
+    assert numbers == [2, 2, 1, 1]
+    close(found.nodes["random_walk"][28:35], walks(GRAPHS["ring"], 3))
+
+
+def test_of_zeros_that_of_the_largest_part_comes_first(monkeypatch):
+    monkeypatch.setattr(encodings, "DENSE_NODES", 0)
+    found = encoded([GRAPHS["disconnected"]], {"laplacian": 2}).nodes["laplacian"]
+    assert [vector.nonzero().flatten().tolist() for vector in found.T] == [[0, 1, 2], [4, 5]]
+
+
 @pytest.mark.parametrize("name", ["disconnected", "loop", "multiple", "random", "random directed"])
 def test_a_large_graph_is_encoded_as_a_small_one(name, monkeypatch):
     graph = GRAPHS[name]
@@ -213,7 +233,6 @@ def test_encoding_again_replaces():
     [
         ({"walk": 20}, "there is no encoding walk; there are: random_walk, laplacian"),
         ({"random_walk": 0}, "width of the encoding random_walk is 0"),
-        ({"random_walk": "20"}, "give its width, a whole number"),
         ({"random_walk": Laplacian(3)}, "give its width, a whole number"),
         ({"electrostatic": 7}, "electrostatic gives 10 numbers a node, not 7"),
     ],

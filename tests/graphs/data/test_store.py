@@ -48,11 +48,11 @@ def test_fields_of_another_length_are_refused():
 
 def test_whole_numbers_in_few_bytes_come_out_wide():
     categories = {"node_categories": torch.tensor([[0, 130], [5, 3]])}
-    targets = {"y": torch.tensor([-1]), "row": torch.tensor([70_000])}
+    targets = {"y": torch.tensor([-1]), "charge": torch.tensor([-200]), "row": torch.tensor([70_000])}
     edges = torch.tensor([[0], [1]])
     store = GraphStore(torch.tensor([2]), torch.tensor([1]), edges, dict(categories), graphs=dict(targets)).narrow()
     kinds = {name: values.dtype for _, name, values in store.fields()}
-    assert kinds == {"node_categories": torch.int16, "y": torch.int8, "row": torch.int32}
+    assert kinds == {"node_categories": torch.int16, "y": torch.int8, "charge": torch.int16, "row": torch.int32}
     assert store.edge_index.dtype == torch.int32
     batch = store.take([0])
     for name, values in {**categories, **targets, "edge_index": edges}.items():
