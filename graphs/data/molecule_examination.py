@@ -43,7 +43,8 @@ class MoleculeExamination:
         molecules: that could be read.
         targets: of all rows.
         row_faults: what is wrong with single rows, by position: such rows can be left out.
-        faults: what is wrong with the whole.
+        faults: what has to be decided about the whole.
+        unlearnable: what keeps a model from learning from the rows that are left.
         remarks: what is worth knowing.
         parts: numbers of molecules (not of rows) in each part.
         origin: where the parts come from.
@@ -55,14 +56,15 @@ class MoleculeExamination:
     targets: Targets
     row_faults: dict[int, str]
     faults: list[Fault]
+    unlearnable: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     parts: Parts = field(default_factory=dict)
     origin: str = ""
 
     def all_faults(self) -> list[Fault]:
-        """Those of the whole, then those of rows in their order."""
+        """Those of the whole, those of rows in their order, and what then is left to learn from."""
         rows = [Fault(self.table.row(at), what, REMEDY) for at, what in sorted(self.row_faults.items())]
-        return [*self.faults, *rows]
+        return [*self.faults, *rows, *self.unlearnable]
 
 
 def targets_of(table: MoleculeTable, roles: Roles, known_words: Sequence[str] | None = None) -> Targets:

@@ -13,7 +13,7 @@ from .molecule_examination import MoleculeExamination
 from .molecule_splits import Parts
 from .smiles import silent
 
-BINS = 10  # strata of a target that is a number
+BINS, IN_A_BIN = 10, 20  # strata of a target that is a number at most, and rows of one at least
 
 
 def divided(found: MoleculeExamination, usable: Sequence[int], splitting: Any, seed: int) -> tuple[Parts, str]:
@@ -83,7 +83,8 @@ def strata_of(found: MoleculeExamination, places: Sequence[int]) -> list[int]:
     """Classes, or tenths of the first target; -1 where it was not measured."""
     column = found.targets.values[list(places), 0]
     if found.roles.kind == "numbers":
-        edges = np.nanquantile(column, np.linspace(0, 1, BINS + 1)[1:-1])
+        bins = max(1, min(BINS, len(column) // IN_A_BIN))
+        edges = np.nanquantile(column, np.linspace(0, 1, bins + 1)[1:-1])
         return np.where(np.isnan(column), -1, np.digitize(column, edges)).tolist()
     return np.where(np.isnan(column), -1, column).astype(int).tolist()
 

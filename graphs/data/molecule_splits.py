@@ -54,7 +54,8 @@ def scaffold_split(scaffolds: Sequence[Hashable], fractions: Mapping[str, float]
     room["val"] = len(scaffolds) * fractions["val"] + 1e-9
     last = "test" if fractions["test"] else "val"
     for unit in by_size(scaffolds):
-        fitting = (part for part in ("train", "val") if len(parts[part]) + len(unit) <= room[part])
+        # The most frequent is trained on whatever its size.
+        fitting = (part for part in room if not parts["train"] or len(parts[part]) + len(unit) <= room[part])
         parts[next(fitting, last)] += unit
     return _sorted(parts)
 

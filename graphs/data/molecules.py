@@ -174,7 +174,7 @@ class Molecules(DataModule):
         """The user's table, as it was written."""
         if self.path is None:
             return ligands()
-        if isinstance(self.path, Path) and str(self.path) == IN_PYTHON:
+        if isinstance(self.path, Path) and self.path == Path(IN_PYTHON):
             raise QuintetError(f"this model was trained on {IN_PYTHON}; give data.path=FILE")
         return read_table(self.path)
 
@@ -240,11 +240,12 @@ class Molecules(DataModule):
             number for number, at in enumerate(found.molecules.positions) if measured[at] and at not in found.row_faults
         ]
         if not usable:
-            found.faults.append(Fault(self.source.where, "has no row to learn from", "see what is wrong with its rows"))
+            what = "has no row to learn from"
+            found.unlearnable = [Fault(self.source.where, what, "give rows with a molecule and a target")]
             return
         parts, found.origin = divided(found, usable, self.splitting, self.seed)
         found.parts = {part: [usable[at] for at in rows] for part, rows in parts.items()}
-        found.faults += unlearnable(found, self._described is not None, self.splitting.fractions)
+        found.unlearnable = unlearnable(found, self._described is not None, self.splitting.fractions)
 
     # What a run asks for
 
@@ -254,7 +255,7 @@ class Molecules(DataModule):
     def usable(self) -> MoleculeExamination:
         """The examination, once nothing stands in the way. Raises QuintetError for the first fault."""
         found = self.examined
-        faults = found.faults if self.on_error == "skip" else found.all_faults()
+        faults = [*found.faults, *found.unlearnable] if self.on_error == "skip" else found.all_faults()
         if faults:
             raise refusal(faults, self._inspected)
         return found
@@ -403,7 +404,7 @@ class Molecules(DataModule):
         """What is worth knowing of molecules to learn from."""
         found = self.examined
         remarks = list(found.remarks)
-        if not (found.faults or (found.row_faults and self.on_error == "raise")) and found.parts:
+        if found.parts and not self._hindered:
             others = [number for part in ("val", "test") for number in found.parts[part]]
             remarks += [f"validation and test: {remark}" for remark in self.unseen(others)]
         return remarks
@@ -414,9 +415,13 @@ class Molecules(DataModule):
 
     def description_or_none(self) -> GraphDescription | None:
         """The description, where faults do not stand in the way of one."""
+        return self._described or (None if self._hindered else self.description())
+
+    @property
+    def _hindered(self) -> bool:
+        """Whether faults stand in the way of training."""
         found = self.examined
-        hindered = found.faults or (found.row_faults and self.on_error == "raise")
-        return self._described or (None if hindered else self.description())
+        return bool(found.faults or found.unlearnable or (found.row_faults and self.on_error == "raise"))
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         """A sheet of drawings, and histograms of the targets."""
