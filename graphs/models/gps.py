@@ -86,7 +86,7 @@ class GPSLayer(nn.Module):
 
 
 def local_layer(local: Local, dim: int) -> nn.Module | None:
-    """The layer of a word, or as its factory makes it; None for "none"."""
+    """The local layer of a word, or as its factory makes it; None for "none"."""
     if local == "none":
         return None
     from .convolutions import local_factory  # imports PyG
@@ -156,9 +156,9 @@ def with_options(local: Local, dropout: float, activation: Callable[[], nn.Modul
 
         return partial(GatedGCN, dropout=dropout, activation=activation)
     if local == "gine" and activation is not nn.ReLU:
-        from .convolutions import Convolution, gine
+        from .convolutions import GINE
 
-        return partial(Convolution, convolution=partial(gine, activation=activation))
+        return partial(GINE, activation=activation)
     return local
 
 

@@ -108,6 +108,8 @@ class GraphNetwork(Network):
         if unknown := [name for name in widths if name not in factories]:
             raise QuintetError(f"no encoding is called '{unknown[0]}'; {nearest(unknown[0], [*factories, PAIRS])}")
         self.encoders = nn.ModuleDict({name: factories[name](widths[name], dims[name]) for name in widths})
+        if longest is not None and "bias" not in self.encoder.takes:
+            raise QuintetError(f"{PAIRS} are a bias of attention, and no layer here takes one; leave that encoding out")
         self.distance_bias = None if longest is None else DistanceBias(longest, num_heads)
         self.graph_pool = GraphPool(pooling)
         self.head = GraphHead(dim, num_outputs, halvings, graph_values, activation, head_dropout)
