@@ -18,7 +18,9 @@ _HOMES = {
     "GraphPredictions": "tasks.predictions",
     "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
+    "LinkPredictor": "tasks.links",
     "Molecules": "data.molecules",
+    "NodeClassifier": "tasks.nodes",
 }
 
 __all__ = ["models", *_HOMES]
