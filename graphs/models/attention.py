@@ -27,7 +27,7 @@ def padded_is_faster(counts: Sequence[int] | Int[Tensor, " graphs"]) -> bool:
 
 
 PADDED_LONGEST = 400  # nodes, whose scores leave the cache
-PADDED_SHARE, PADDED_SCORES = 3.0, 100_000  # scores computed over scores needed, and those that cost nothing anyway
+PADDED_SHARE, PADDED_SCORES = 3.0, 60_000  # scores computed over scores needed, and those that cost nothing anyway
 
 
 class GraphAttention(Mixer):
