@@ -16,15 +16,18 @@ from .padding import Padding, padding_of
 
 
 def padded_is_faster(counts: Sequence[int] | Int[Tensor, " graphs"]) -> bool:
-    """Whether graphs with so many nodes are attended faster padded than packed: where padding adds little.
+    """Whether graphs with so many nodes are attended faster padded than packed: small ones of like size.
 
     Measured by benchmarks/graphs/segments_or_padding.py.
     """
     counts = torch.as_tensor(counts, dtype=torch.float64)
-    return bool(len(counts) * counts.max() ** 2 <= PADDED_SHARE * counts.square().sum() + PADDED_SCORES)
+    longest = counts.max()
+    few = len(counts) * longest**2 <= PADDED_SHARE * counts.square().sum() + PADDED_SCORES
+    return bool(few and longest <= PADDED_LONGEST)
 
 
-PADDED_SHARE, PADDED_SCORES = 3.0, 100_000  # scores computed over scores needed, and those that cost nothing anyway
+PADDED_LONGEST = 400  # nodes, whose scores leave the cache
+PADDED_SHARE, PADDED_SCORES = 3.0, 60_000  # scores computed over scores needed, and those that cost nothing anyway
 
 
 class GraphAttention(Mixer):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from ...core.errors import QuintetError
 from ...core.regularization.dropout import Dropout
 
-Pooling = Literal["mean", "sum", "max"]
+POOLINGS = ("mean", "sum", "max")
 
 
 class GraphPool(nn.Module):
@@ -21,10 +20,10 @@ class GraphPool(nn.Module):
         pooling: "mean", "sum" or "max".
     """
 
-    def __init__(self, pooling: Pooling = "mean") -> None:
+    def __init__(self, pooling: str = "mean") -> None:
         super().__init__()
-        if pooling not in get_args(Pooling):
-            raise QuintetError(f"pooling is one of {', '.join(get_args(Pooling))}; got {pooling!r}")
+        if pooling not in POOLINGS:
+            raise QuintetError(f"pooling is one of {', '.join(POOLINGS)}; got {pooling!r}")
         self.pooling = pooling
 
     def forward(

@@ -1,7 +1,7 @@
 """What networks over graphs have in common: features and encodings of nodes, an encoder, a head."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +14,10 @@ from ...core.weights.network import Network
 from .attention import DistanceBias, padded_is_faster
 from .encoders import KernelEncoder, LaplacianDeepSet, SignNet
 from .features import Features
-from .heads import GraphHead, GraphPool, Pooling
+from .heads import GraphHead, GraphPool
 from .padding import padding_of
 
-Level = Literal["graph", "node"]
+LEVELS = ("graph", "node")
 EncodingFactory = Callable[[int, int], nn.Module]
 
 ENCODERS: dict[str, EncodingFactory] = {
@@ -80,17 +80,17 @@ class GraphNetwork(Network):
         graph_values: int = 0,
         encodings: Mapping[str, int] | None = None,
         num_outputs: int = 1,
-        level: Level = "graph",
+        level: str = "graph",
         encoding_dim: int | Mapping[str, int] = 16,
         laplacian: str | EncodingFactory = "deep_set",
-        pooling: Pooling = "mean",
+        pooling: str = "mean",
         halvings: int = 2,
         activation: Callable[[], nn.Module] = nn.ReLU,
         head_dropout: float = 0.0,
         num_heads: int = 4,
     ) -> None:
         super().__init__()
-        if level not in ("graph", "node"):
+        if level not in LEVELS:
             raise QuintetError(f"level is 'graph' or 'node'; got {level!r}")
         widths = dict(encodings or {})
         longest = widths.pop(PAIRS, None)

@@ -90,6 +90,8 @@ def test_distances_are_a_bias_of_each_head():
         assert torch.equal(found[number, :, : len(table), : len(table)], expected)
 
 
-@pytest.mark.parametrize(("counts", "padded"), [([20] * 32, True), ([9, 38] * 16, True), ([20] * 31 + [2000], False)])
+@pytest.mark.parametrize(
+    ("counts", "padded"), [([20] * 32, True), ([9, 38] * 16, True), ([20] * 31 + [200], False), ([600] * 3, False)]
+)
 def test_which_is_faster_goes_by_padding(counts, padded):
     assert padded_is_faster(counts) is padded

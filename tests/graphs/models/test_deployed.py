@@ -46,6 +46,7 @@ def test_it_is_the_network(graphs, name):
             assert error(module(*example_inputs(module, batch).values()), network(batch)) < 1e-5
 
 
+@pytest.mark.compilation
 @pytest.mark.parametrize("name", [*OTHERS, "gatedgcn"])
 def test_its_graph_takes_other_sizes(graphs, name):
     network = network_of(graphs, name, depth=1)
