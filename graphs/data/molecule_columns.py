@@ -151,11 +151,11 @@ def _named_smiles(name: str) -> bool:
 
 
 def _holds_molecules(table: MoleculeTable, name: str, short: bool = False) -> bool:
-    """Whether most cells of a column can be read as molecules, which have several letters unless they may be `short`."""
+    """Whether most cells of a column can be read as molecules, of several letters unless they may be `short`."""
     cells = [cell for cell in table.frame[name].iloc[:: max(1, len(table.frame) // PROBED)] if cell]
     if not cells or all(cell.isdigit() for cell in cells) or (max(map(len, cells)) < 4 and not short):
         return False
-    return np.mean([_is_molecule(cell) for cell in cells]) > 0.7
+    return bool(np.mean([_is_molecule(cell) for cell in cells]) > 0.7)
 
 
 def _is_molecule(cell: str) -> bool:
