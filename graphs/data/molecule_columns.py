@@ -1,7 +1,7 @@
 """Which column of a table of molecules is what: the molecule, its name, what is predicted, what is known of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +90,10 @@ def find_roles(table: MoleculeTable, options: Options, known: GraphDescription |
     Raises QuintetError for an option that names no column, and where no column holds molecules.
     """
     names = list(table.frame.columns)
+    if known is not None and not targets:
+        # What says how training rows became parts, or what they were called, need not be there to predict.
+        kept = {name: getattr(options, name) for name in ("smiles", "id", "split", "time", "group")}
+        options = replace(options, **{name: column if column in names else None for name, column in kept.items()})
     for option in ("smiles", "id", "split", "time", "group"):
         _present(getattr(options, option), names, f"data.{option}", table.where)
     roles = Roles(_smiles_column(table, options, known), time=options.time, group=options.group)
