@@ -122,5 +122,4 @@ class SignNet(nn.Module):
 
 def one_row(x: Tensor) -> Tensor | None:
     """A mask under which a single row is normalized in training too, with variance 0; None for more rows."""
-    rows = x.shape[:-1]
-    return x.new_ones(rows, dtype=torch.bool) if torch.Size(rows).numel() == 1 else None
+    return x.new_ones(x.shape[:-1], dtype=torch.bool) if x.numel() == x.shape[-1] else None

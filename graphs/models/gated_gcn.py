@@ -67,5 +67,5 @@ class GatedGCN(Mixer):
         share = gate.sigmoid()
         weighted = own.new_zeros(own.shape).index_add(0, i, share * value.index_select(0, j))
         total = own.new_zeros(own.shape).index_add(0, i, share)
-        normed = self.edge_norm(gate, one_row(gate)) if len(gate) else gate
+        normed = self.edge_norm(gate, one_row(gate)) if gate.shape[0] else gate
         return own + weighted / (total + 1e-6), features + self.dropout(self.activation(normed))

@@ -118,7 +118,7 @@ class GraphTransformerLayer(nn.Module):
         return y, {"edges": Edges(edges.index, self._edges(edges.features, after["edges"].features))}
 
     def _edges(self, features: Tensor, change: Tensor) -> Tensor:
-        if not len(features):
+        if not features.shape[0]:
             return features
         normed = {"mask": one_row(features)}
         z = run(self.edge_norm1, features + change, normed)

@@ -8,7 +8,7 @@ classes.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,12 +30,6 @@ NEAREST = 3  # training molecules that vote
 MOST = 10_000  # training graphs that baselines learn from, and whose fingerprints a checkpoint keeps
 AT_A_TIME = 256  # graphs that are described at a time
 TREES, NODES = 100, 400_000  # of a forest, and of all forests of a checkpoint about
-
-
-class Estimator(Protocol):
-    """What scikit-learn's models have."""
-
-    def fit(self, x: np.ndarray, y: np.ndarray) -> Any: ...
 
 
 class Nearest(nn.Module):
@@ -185,7 +179,8 @@ class References(nn.Module):
                 trees = min(TREES, max(20, NODES // (len(truth) * self.models)))
                 ensemble.take_over(self._estimator(name, trees).fit(table[rows], truth))
 
-    def _estimator(self, name: str, trees: int) -> Estimator:
+    def _estimator(self, name: str, trees: int) -> Any:
+        """One of scikit-learn's models, not fitted yet."""
         # Here, because importing them takes a second that no other command should wait for.
         from sklearn import ensemble
 

@@ -13,12 +13,14 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from ...core.errors import QuintetError
+from ...core.learning.deployable import Deployable
 from ...core.learning.metrics import collection
 from ...core.learning.task import StepResult
 from ...core.objectives import balanced_weights
 from ...core.pictures.charts import confusion_matrix, shortened
 from ..data.description import GraphDescription
 from ..metrics.labels import THRESHOLD, LabelMetric, label_metrics
+from .deployment import deployable_graphs
 from .losses import class_loss, label_loss
 from .predictions import GraphPredictions
 from .regression import as_metric
@@ -116,6 +118,10 @@ class GraphClassifier(GraphTask):
         return truth.masked_fill(result.targets[:, None] < 0, torch.nan)
 
     # Prediction
+
+    def deployable(self) -> Deployable:
+        """From graphs as plain tensors to the probabilities of their classes or labels."""
+        return deployable_graphs(self, "probabilities", {"labels" if self.several else "classes": self.output_names})
 
     def columns_of(self, predictions: GraphPredictions) -> dict[str, list[Any]]:
         names, values = self.output_names, predictions.values

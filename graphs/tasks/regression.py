@@ -12,9 +12,11 @@ from torch_geometric.data import Batch
 from torchmetrics import MetricCollection
 
 from ...core.errors import QuintetError
+from ...core.learning.deployable import Deployable
 from ..data.description import GraphDescription
 from ..metrics.errors import error_metrics
 from ..pictures.parity import Parity, parity_panels
+from .deployment import deployable_graphs
 from .losses import number_loss
 from .predictions import GraphPredictions
 from .whole import GraphTask
@@ -92,6 +94,13 @@ class GraphRegressor(GraphTask):
         return values.to(self.mean.device).double() * self.std + self.mean
 
     # Prediction
+
+    def exported(self, outputs: Float[Tensor, "members graphs targets"]) -> Tensor:
+        return outputs * self.std.to(outputs) + self.mean.to(outputs)
+
+    def deployable(self) -> Deployable:
+        """From graphs as plain tensors to the numbers, in the user's units."""
+        return deployable_graphs(self, "predictions", {"targets": self.output_names})
 
     def in_units(self, predictions: GraphPredictions) -> GraphPredictions:
         deviations = predictions.deviations

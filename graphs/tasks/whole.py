@@ -105,6 +105,10 @@ class GraphTask(NetworkTask):
         """What is predicted, from what a network computes."""
         raise NotImplementedError
 
+    def exported(self, outputs: Float[Tensor, "members graphs outputs"]) -> Tensor:
+        """What is predicted, as users read it, in operations that a graph for other programs can hold."""
+        return self.outcome(outputs)
+
     # Building
 
     def make(self, description: GraphDescription) -> None:
