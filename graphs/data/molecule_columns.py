@@ -11,7 +11,7 @@ from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from .description import GraphDescription
 from .molecule_cells import MOST_CLASSES, Cells, cells_of
-from .molecule_files import MoleculeTable, format_of, read_table
+from .molecule_files import OWN_FORMATS, MoleculeTable, format_of, read_table
 from .smiles import Unreadable, read_smiles
 
 RDKIT = "rdkit"  # descriptors that are computed
@@ -141,7 +141,7 @@ def _smiles_column(table: MoleculeTable, options: Options, known: GraphDescripti
 
 def holds_molecules(path: Path) -> bool:
     """Whether a file looks like molecules: by its format, or by a column of its first rows."""
-    if format_of(path) not in (".csv", ".tsv", ".tab", ".txt", ".parquet"):
+    if format_of(path) in OWN_FORMATS:
         return True
     try:
         table = read_table(path, PEEKED)
