@@ -1,7 +1,7 @@
 """Which column of a table of molecules is what: the molecule, its name, what is predicted, what is known of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from ...core.data.faults import Fault
 from ...core.errors import QuintetError, nearest
 from .description import GraphDescription
 from .molecule_cells import MOST_CLASSES, Cells, cells_of
-from .molecule_files import MoleculeTable, format_of, read_table
+from .molecule_files import OWN_FORMATS, MoleculeTable, format_of, read_table
 from .smiles import Unreadable, read_smiles
 
 RDKIT = "rdkit"  # descriptors that are computed
@@ -90,6 +90,10 @@ def find_roles(table: MoleculeTable, options: Options, known: GraphDescription |
     Raises QuintetError for an option that names no column, and where no column holds molecules.
     """
     names = list(table.frame.columns)
+    if known is not None and not targets:
+        # What says how training rows became parts, or what they were called, need not be there to predict.
+        kept = {name: getattr(options, name) for name in ("smiles", "id", "split", "time", "group")}
+        options = replace(options, **{name: column if column in names else None for name, column in kept.items()})
     for option in ("smiles", "id", "split", "time", "group"):
         _present(getattr(options, option), names, f"data.{option}", table.where)
     roles = Roles(_smiles_column(table, options, known), time=options.time, group=options.group)
@@ -137,7 +141,7 @@ def _smiles_column(table: MoleculeTable, options: Options, known: GraphDescripti
 
 def holds_molecules(path: Path) -> bool:
     """Whether a file looks like molecules: by its format, or by a column of its first rows."""
-    if format_of(path) not in (".csv", ".tsv", ".tab", ".txt", ".parquet"):
+    if format_of(path) in OWN_FORMATS:
         return True
     try:
         table = read_table(path, PEEKED)
@@ -151,11 +155,11 @@ def _named_smiles(name: str) -> bool:
 
 
 def _holds_molecules(table: MoleculeTable, name: str, short: bool = False) -> bool:
-    """Whether most cells of a column can be read as molecules, which have several letters unless they may be `short`."""
+    """Whether most cells of a column can be read as molecules, of several letters unless they may be `short`."""
     cells = [cell for cell in table.frame[name].iloc[:: max(1, len(table.frame) // PROBED)] if cell]
     if not cells or all(cell.isdigit() for cell in cells) or (max(map(len, cells)) < 4 and not short):
         return False
-    return np.mean([_is_molecule(cell) for cell in cells]) > 0.7
+    return bool(np.mean([_is_molecule(cell) for cell in cells]) > 0.7)
 
 
 def _is_molecule(cell: str) -> bool:

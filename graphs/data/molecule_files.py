@@ -23,6 +23,7 @@ from .sdf import read_sdf
 from .smiles import Unreadable, read_smiles
 
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".smi", ".smiles", ".cxsmiles")
+OWN_FORMATS = (".smi", ".smiles", ".cxsmiles", ".sdf", ".sd")  # in which nothing but molecules is kept
 FORMATS = (*TABLES, ".parquet", ".sdf", ".sd")
 SEPARATORS = ",;\t|"
 LONGEST_LINE = 1_000_000  # characters

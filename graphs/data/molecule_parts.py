@@ -89,7 +89,7 @@ def strata_of(found: MoleculeExamination, places: Sequence[int]) -> list[int]:
     return np.where(np.isnan(column), -1, column).astype(int).tolist()
 
 
-def times_of(column: pd.Series, where: str) -> list[float]:
+def times_of(column: pd.Series, where: str) -> list[float] | list[int]:
     """Numbers, or dates as numbers. Raises QuintetError for a cell that is neither."""
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.isna().any():

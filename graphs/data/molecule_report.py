@@ -50,7 +50,7 @@ def _facts(found: MoleculeExamination, known: GraphDescription | None) -> Table:
         table.add_row("different", f"{len(set(read.canonical)):,} molecules")
         table.add_row("memory", f"{read.bytes_each / 1000:.1f} kB a molecule")
     if found.parts:
-        table.add_row("split", found.origin)
+        table.add_row("split", Text(found.origin))
     if known and known.graph_numbers:
         table.add_row("descriptors", f"{len(known.graph_numbers)} that change among training molecules")
     if known and known.encodings:

@@ -68,7 +68,7 @@ def by_size(keys: Sequence[Hashable]) -> list[list[int]]:
     return sorted(units.values(), key=lambda unit: (-len(unit), unit[0]))
 
 
-def time_split(times: Sequence[float], fractions: Mapping[str, float]) -> Parts:
+def time_split(times: Sequence[float | int], fractions: Mapping[str, float]) -> Parts:
     """The latest rows are the test, those before them the validation; rows of one time keep the order of the table."""
     order = sorted(range(len(times)), key=lambda row: times[row])
     return _sorted(cut(order, fractions))

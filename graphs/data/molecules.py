@@ -31,7 +31,7 @@ from .molecule_cells import cells_of, wrong_numbers
 from .molecule_columns import RDKIT, Options, Roles, TargetKind, find_roles, holds_molecules
 from .molecule_descriptors import Descriptors, measured, standardised
 from .molecule_examination import MoleculeExamination, remarks_on, split_faults, targets_of
-from .molecule_files import Given, MoleculeTable, format_of, read_table
+from .molecule_files import OWN_FORMATS, Given, MoleculeTable, format_of, read_table
 from .molecule_parts import divided, target_statistics, unlearnable
 from .molecule_reading import ReadMolecules, Treatment, content_of, read_molecules, treated
 from .molecule_report import report
@@ -154,11 +154,12 @@ class Molecules(DataModule):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        return cls.reads(path) and holds_molecules(path)
+        return path.is_file() and format_of(path) is not None and holds_molecules(path)
 
     @classmethod
     def reads(cls, path: Path) -> bool:
-        return path.is_file() and format_of(path) is not None
+        # Tables may be of any kind: where no column holds molecules, options are meant for another.
+        return path.is_file() and format_of(path) in OWN_FORMATS
 
     def adopt(self, description: GraphDescription) -> None:
         super().adopt(description)

@@ -54,3 +54,4 @@ def test_records_are_looked_through_without_a_fault(here, capsys):
 def test_what_looks_like_molecules(here, name, text, recognised):
     (here / name).write_text(text)
     assert Molecules.recognises(here / name) == recognised
+    assert Molecules.reads(here / name) == (name == "a.smi")  # a table may be of any kind

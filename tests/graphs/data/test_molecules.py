@@ -332,6 +332,13 @@ def test_a_list_of_smiles_is_predicted_and_ids_are_kept():
         to_predict(trained_once(), ["xyz", ""])
 
 
+def test_columns_that_only_training_needs_may_be_absent():
+    options = {"split": "part", "group": "batch", "id": "code", "targets": ["y"]}
+    frame = alcohols(part=["train"] * 25 + ["val"] * 5, batch=range(30), code=CHAIN)
+    data = to_predict(trained(frame, **options), table_of(["CO"], name=["methanol"]), **options)
+    assert data.rows[0].named == {"name": "methanol", "smiles": "CO"}
+
+
 def test_a_test_on_new_rows_needs_their_targets():
     data = Molecules(table_of(["CO", "CCO"]), val_fraction=0.0, test_fraction=1.0)
     data.adopt(trained_once())
