@@ -12,6 +12,8 @@ _HOMES = {
     "GraphClassifier": "tasks.classification",
     "GraphDescription": "data.description",
     "GraphFeatures": "tasks.features",
+    "GraphFiles": "data.many_graphs",
+    "GraphLinks": "data.graph_links",
     "GraphNodes": "data.graph_nodes",
     "GraphPredictions": "tasks.predictions",
     "GraphRegressor": "tasks.regression",

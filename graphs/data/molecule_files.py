@@ -20,7 +20,7 @@ from pyarrow.parquet import ParquetFile
 
 from ...core.errors import QuintetError, first_line
 from .sdf import read_sdf
-from .smiles import Unreadable, quoted, read_smiles
+from .smiles import Unreadable, read_smiles
 
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".smi", ".smiles", ".cxsmiles")
 FORMATS = (*TABLES, ".parquet", ".sdf", ".sd")
