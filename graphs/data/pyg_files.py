@@ -6,7 +6,7 @@ num_nodes. Whatever else the files hold is named and not read.
 
 import pickletools
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ def load(path: Path) -> Any:
     """What torch.load makes of a file whose every name is one of PyG's Data or of a tensor."""
     if not zipfile.is_zipfile(path):
         raise QuintetError(f"{path} is no archive of torch.save; save the list of Data with torch.save(graphs, FILE)")
-    check_archive(path)
+    try:
+        check_archive(path)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise QuintetError(f"{path} is damaged: {first_line(error)}") from None
     check_pickle(path)
     for name in _names(path):
         if name not in NAMES:
@@ -84,13 +87,17 @@ def _names(path: Path) -> set[str]:
         with zipfile.ZipFile(path) as archive:
             # Each entry by its own header: a name may stand twice in an archive.
             inside = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
-            operations = [item for entry in inside for item in pickletools.genops(archive.read(entry))]
+            return {name for entry in inside for name in _named(path, archive.read(entry))}
     except (ValueError, zipfile.BadZipFile, KeyError, IndexError, UnicodeError, OSError, NotImplementedError) as error:
         raise QuintetError(f"{path} is damaged: {first_line(error)}") from None
-    for operation, _, _ in operations:
+
+
+def _named(path: Path, pickled: bytes) -> Iterator[str]:
+    for operation, argument, _ in pickletools.genops(pickled):
         if operation.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
             raise QuintetError(f"{path} was refused: torch.save never writes its instruction {operation.name}")
-    return {str(argument) for operation, argument, _ in operations if operation.name == "GLOBAL"}
+        if operation.name == "GLOBAL":
+            yield str(argument)
 
 
 def _graphs(path: Path, loaded: Any) -> list[Mapping[str, Any]]:

@@ -143,6 +143,7 @@ EVIL = {
     "a compressed archive": archive(b"N." + b"\0" * 10**5, zipfile.ZIP_DEFLATED),
     "an entry twice": archive(pickle.dumps([], 2), twice=pickle.dumps(Calls(os.system, "touch OWNED"), 2)),
     "far place in memory": archive(b"\x80\x02K\x01r" + struct.pack("<I", 2**32 - 1) + b"."),
+    "a damaged directory": saved([]).replace(b"PK\x01\x02", b"PK\x01\x00", 1),
     "no Data": saved([{"x": torch.zeros(2)}]),
     "an empty list": saved([]),
     "a number": saved(3),
