@@ -12,7 +12,7 @@ from ...core.pictures.embeddings import projection
 from ...core.writing.cells import text_cell, write_table
 from ...core.writing.files import refuse_existing, written_whole
 from ..data.rows import Row
-from .predictions import prediction_table
+from .predictions import GraphPredictions, prediction_table
 
 if TYPE_CHECKING:
     from .nodes import NodeClassifier
@@ -24,8 +24,6 @@ class NodePredictions(NamedTuple):
     rows: Int[Tensor, " nodes"]
     values: Float[Tensor, "nodes labels"]
     vectors: Float[Tensor, "nodes dim"]
-
-    similarity = None
 
     @classmethod
     def together(cls, parts: Sequence["NodePredictions"]) -> "NodePredictions":
@@ -49,11 +47,12 @@ def write_node_files(
     table, picture = folder / "predictions.csv", folder / "predictions.png"
     for path in (table, picture):
         refuse_existing(path, "folder")
-    frame = prediction_table(predictions, task.columns_of, rows)
+    told = GraphPredictions(predictions.rows, predictions.values)
+    frame = prediction_table(told, task.columns_of, rows)
     cells = [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
     write_table(table, [str(name) for name in frame.columns], cells)
-    told = frame.columns[frame.columns.get_loc("problem") - len(task.labels) - 1]
-    labels = [frame[told].iloc[row] or "none" for row in predictions.rows.tolist()]
+    shown = frame.columns[frame.columns.get_loc("problem") - len(task.labels) - 1]
+    labels = [frame[shown].iloc[row] or "none" for row in predictions.rows.tolist()]
     title = (
         f"{len(labels):,} nodes as {task.backbone_name} sees them, by predicted {'labels' if task.several else 'class'}"
     )

@@ -29,6 +29,7 @@ from .losses import class_loss, label_loss
 from .node_files import NodePredictions, write_node_files
 from .node_pictures import TestedNodes, node_pictures
 from .node_references import FEATURES, PROPAGATION, NodeReferences, known_nodes
+from .predictions import GraphPredictions
 
 Part = Literal["train", "val", "test"]
 
@@ -195,7 +196,7 @@ class NodeClassifier(NetworkTask):
         chosen = batch.seeds if "seeds" in batch else slice(None)
         return NodePredictions(batch.node_row[chosen].cpu(), probabilities[chosen].cpu(), vectors[chosen].float().cpu())
 
-    def columns_of(self, predictions: NodePredictions) -> dict[str, list[Any]]:
+    def columns_of(self, predictions: GraphPredictions) -> dict[str, list[Any]]:
         """Columns of the table of predictions, but for those that name the rows."""
         names, values = self.labels, predictions.values
         if self.several:

@@ -7,6 +7,7 @@ import lightning as L
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.utils.data import Dataset
 from torch_geometric.data import Batch
 
 from quintet.core.data.module import DataModule
@@ -44,7 +45,7 @@ class Known:
         )
 
 
-class One:
+class One(Dataset):
     """One graph."""
 
     def __len__(self):
