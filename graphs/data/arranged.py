@@ -52,13 +52,22 @@ def roles_of(level: Level, what: str, given: Roles, suggested: dict[str, list[st
         # Numbers with decimals are measured; words and whole numbers are classes.
         measured = usual is not None and is_number(columns[usual]) and (columns[usual].dropna() % 1 != 0).any()
         label, targets = (None, (usual,)) if measured else (usual, ())
-    split = given.split or next(iter(suggested.get("split", [])), None)
-    split = split or next(
-        (by_name[name] for name in SPLITS if name in by_name and _says_parts(columns[by_name[name]])), None
-    )
+    split = next(iter(suggested.get("split", [])), None) if given.split is None else None
+    split = split or split_column(level, what, given.split, [])
     known = set(columns)
     there = [name if name in known else None for name in (label, split)]
     return Roles(there[0], tuple(name for name in targets if name in known), there[1])
+
+
+def split_column(level: Level, what: str, given: str | None, faults: list[Fault]) -> str | None:
+    """The column that says the part of each row: the named one, else one with a usual name that names a part."""
+    by_name = {str(name).strip().lower(): name for name in reversed(level.columns.columns)}
+    if given is not None and given not in level.columns:
+        known = ", ".join(map(str, level.columns.columns[:8])) or "none"
+        faults.append(Fault(f"the {what}", f"have no column '{given}'", f"name one of: {known}"))
+        return None
+    usual = (by_name[name] for name in SPLITS if name in by_name)
+    return given or next((name for name in usual if _says_parts(level.columns[name])), None)
 
 
 def _says_parts(column: pd.Series) -> bool:
@@ -204,6 +213,10 @@ def features_of(tables: GraphTables, roles: dict[str, Roles]) -> tuple[Features,
         level = getattr(tables, name)
         free = [column for column in level.columns if column not in roles.get(name, Roles()).all]
         named = {column for column in free if names_each_row(level.columns[column])}
+        if name == "graphs" and (words := [c for c in free if not is_number(level.columns[c]) and c not in named]):
+            remarks += [f"column '{column}' of the graphs is of words: kept, not learnt from" for column in words]
+            kept += words
+            free = [column for column in free if column not in words]
         kept += sorted(named)
         chosen[name] = [column for column in free if column not in named]
         remarks += [

@@ -57,8 +57,13 @@ class MoleculeGraphs:
 
     def add(self, molecules: Sequence[Chem.Mol]) -> None:
         """Takes molecules in; they may be forgotten afterwards."""
-        atoms = [self.atoms.number(_atom(atom)) for molecule in molecules for atom in molecule.GetAtoms()]
-        bonds = [bond for molecule in molecules for bond in molecule.GetBonds()]
+        # RDKit's own iteration over atoms takes as long as all of their words.
+        atoms = [
+            self.atoms.number(_atom(molecule.GetAtomWithIdx(index)))
+            for molecule in molecules
+            for index in range(molecule.GetNumAtoms())
+        ]
+        bonds = [molecule.GetBondWithIdx(index) for molecule in molecules for index in range(molecule.GetNumBonds())]
         ends = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
         added = {
             "nodes": np.array([molecule.GetNumAtoms() for molecule in molecules], np.int32),

@@ -10,11 +10,13 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ...core.data.faults import Fault, refusal
 from ...core.data.module import DataModule
 from ...core.data.problems import problems_table
 from ...core.data.report import stacked
+from ...core.errors import QuintetError
 from . import columns
 from .arranged import EdgeRules, Edges, Features, Roles, edges_of, features_of, roles_of
 from .description import GraphDescription
@@ -80,7 +82,14 @@ class GraphModule(DataModule):
 
     def adopt(self, description: GraphDescription) -> None:
         super().adopt(description)
-        for name in ("examined", "tables", "roles", "edges", "features", "parts", "_measured"):
+        trained = {"directed": description.directed, "encodings": description.encodings, **description.reading}
+        for name in ("directed", "self_loops", "repeated", "encodings"):
+            own = self.constructor_arguments.get(name)
+            if own is not None and own != trained.get(name, own):
+                raise QuintetError(f"data.{name}={own}: this model was trained with data.{name}={trained[name]}")
+        rules = {name: trained[name] for name in ("directed", "self_loops", "repeated") if name in trained}
+        self.rules = replace(self.rules, **rules)
+        for name in ("tables", "roles", "edges", "features", "parts", "found_faults", "_measured"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -88,7 +97,9 @@ class GraphModule(DataModule):
         """What was read. Raises QuintetError where it cannot be."""
         known, reading = self._described, self.reading
         if known is not None:
-            reading = replace(reading, words=(*reading.words, *known.node_words, *known.edge_words))
+            words = (*reading.words, *known.node_words, *known.edge_words)
+            ignored = (*reading.ignore, *known.reading.get("ignore", []))
+            reading = replace(reading, words=words, ignore=ignored)
         return read_graphs(self.root, self.name, reading)
 
     @cached_property
@@ -112,13 +123,21 @@ class GraphModule(DataModule):
     @cached_property
     def features(self) -> Features:
         """Names of the columns that a network sees: those of a known model, else all that have no role."""
-        found, self._said = features_of(self.tables, {self.labelled: self.roles})
+        found, self._said = features_of(self.tables, self.excluded())
         if (known := self._described) is None:
             return found
         numbers = [] if known.reading.get("counts_edges") else [*known.node_numbers]
         return Features(
             [*known.node_words, *numbers], [*known.edge_words, *known.edge_numbers], [*known.graph_numbers], found.kept
         )
+
+    def excluded(self) -> dict[str, Roles]:
+        """Columns of each level that are no features."""
+        return {self.labelled: self.roles}
+
+    def predicted(self) -> list[str]:
+        """What is predicted, for people."""
+        return [self.roles.label] if self.roles.label else list(self.roles.targets)
 
     @property
     def bag_of_words(self) -> bool:
@@ -171,6 +190,11 @@ class GraphModule(DataModule):
         return faults
 
     def faults(self) -> list[Fault]:
+        return self.found_faults
+
+    @cached_property
+    def found_faults(self) -> list[Fault]:
+        """Everything that stands in the way."""
         roles = self.roles  # which adds to the faults of the tables
         faults = [*self.tables.faults] or self.column_faults()
         return faults or self.target_faults(roles)
@@ -197,7 +221,13 @@ class GraphModule(DataModule):
         node_words, node_numbers = columns.measure(self.node_columns(), nodes, standard and not self.bag_of_words)
         listed = self.message_edges().columns[self.features.edges]
         edge_words, edge_numbers = columns.measure(listed, edges, standard)
-        reading = {"normalize_rows": self.bag_of_words, "counts_edges": self.counts_edges}
+        reading = {
+            "normalize_rows": self.bag_of_words,
+            "counts_edges": self.counts_edges,
+            "self_loops": self.rules.self_loops,
+            "repeated": self.rules.repeated,
+            "ignore": list(self.reading.ignore),
+        }
         return {
             "node_words": node_words,
             "node_numbers": node_numbers,
@@ -256,9 +286,14 @@ class GraphModule(DataModule):
                 if chosen:
                     more = f" and {len(chosen) - SHOWN} more" if len(chosen) > SHOWN else ""
                     facts.add_row(f"{kind} of {what}", Text(", ".join(map(str, chosen[:SHOWN])) + more))
-        predicted = [self.roles.label] if self.roles.label else list(self.roles.targets)
-        facts.add_row("predicted", Text(", ".join(map(str, predicted)) or "nothing named"))
+        facts.add_row("predicted", Text(", ".join(map(str, self.predicted())) or "nothing named"))
         return facts
+
+    def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
+        # Each part has graphs of its own, and batches by size stand in one more dataset.
+        graphs = getattr(dataset, "dataset", dataset)
+        chosen = {"collate_fn": graphs.take} if hasattr(graphs, "take") else {}
+        return super()._loader(dataset, **chosen, **arguments)
 
     def parts_table(self) -> Table:
         """How many there are of each class in each part."""

@@ -1,5 +1,7 @@
 """One large graph of one's own whose nodes have classes or numbers to predict."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -9,6 +11,7 @@ import pandas as pd
 import torch
 from rich.table import Table
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ...core.data.faults import Fault, refusal
 from ...core.errors import QuintetError
@@ -18,6 +21,8 @@ from .encoded import with_encodings
 from .graph_files import Reading, holds_one_graph
 from .graph_module import GraphModule, Treatment, counts_table, in_order
 from .graph_tables import PARTS, named_rows
+from .moments import target_moments
+from .neighbours import NeighbourSampler, SeedNodes
 from .node_parts import Shares, node_parts
 from .rows import Row
 from .store import GraphStore
@@ -26,9 +31,13 @@ from .store import GraphStore
 class GraphNodes(GraphModule):
     """Nodes of one large graph: nodes.csv beside edges.csv, Planetoid's raw files, GraphML, an edge list, PyG's Data.
 
-    Every stage serves the whole graph as one batch with `y`, (nodes,) of classes, -1 where unknown, or (nodes, targets)
-    of numbers, NaN where not measured; `train_mask`, `val_mask` and `test_mask` (nodes,) say whose they are; and
-    `node_row` (nodes,), the number of each node in the files. Features of columns are standardised by training nodes.
+    Every stage serves the whole graph as one batch, or with `fanouts` some of its nodes with their neighbourhoods:
+
+        y (N,) of classes, -1 where unknown; (N, targets) of numbers, NaN where not measured
+        train_mask, val_mask, test_mask (N,) whose nodes they are, of those whose class or number is known
+        seeds (N,) the nodes that the stage is about           node_row (N,) number of each node in the files
+
+    Columns are standardised by training nodes.
 
     Args:
         root: the folder or file.
@@ -51,7 +60,9 @@ class GraphNodes(GraphModule):
         test_fraction: likewise for the test.
         per_class: training nodes of each class; None for all that validation and test leave.
         encodings: names and widths of encodings of nodes, e.g. {"random_walk": 20}.
-        batch_size: 1, the whole graph.
+        fanouts: neighbours to draw for each node, from the seeds outwards, as many as the network has layers, -1 for
+            all; None serves the whole graph.
+        batch_size: nodes in a batch where neighbours are drawn; the whole graph is one batch.
         num_workers: processes that read; everything lies in memory, so 0 is fastest.
         seed: of the parts that are drawn.
 
@@ -85,6 +96,7 @@ class GraphNodes(GraphModule):
         test_fraction: float = 0.2,
         per_class: int | None = None,
         encodings: dict[str, int] | None = None,
+        fanouts: list[int] | None = None,
         batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
@@ -104,6 +116,7 @@ class GraphNodes(GraphModule):
         if label and targets:
             raise QuintetError("data.label names classes and data.targets numbers; give one of the two")
         self.shares = Shares(val_fraction, test_fraction, per_class)
+        self.fanouts = fanouts
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
@@ -169,7 +182,7 @@ class GraphNodes(GraphModule):
 
     def adopt(self, description: GraphDescription) -> None:
         super().adopt(description)
-        for name in ("classes", "measurements", "store"):
+        for name in ("classes", "measurements", "store", "sampler"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -200,7 +213,23 @@ class GraphNodes(GraphModule):
         for stage in stages:
             if stage != "predict":
                 self._check_stage(stage)
-            self.datasets[stage] = self.store
+            self.datasets[stage] = self._served(stage)
+
+    def _served(self, stage: str) -> Dataset:
+        """The whole graph, or the numbers of a stage's nodes."""
+        whole = self.store
+        total = whole.total("nodes")
+        seeds = torch.ones(total, dtype=torch.bool) if stage == "predict" else whole.nodes[f"{stage}_mask"]
+        if self.fanouts is not None:
+            return SeedNodes(seeds.nonzero().flatten())
+        return replace(whole, nodes={**whole.nodes, "seeds": seeds})
+
+    @cached_property
+    def sampler(self) -> NeighbourSampler:
+        return NeighbourSampler(self.store, self.fanouts)
+
+    def collate(self) -> Callable:
+        return self.store.take if self.fanouts is None else self.sampler.take
 
     def _check_stage(self, stage: str) -> None:
         """Raises QuintetError where a part has no node that a model could be measured on."""
@@ -247,9 +276,6 @@ class GraphNodes(GraphModule):
             masks[f"{part}_mask"] = chosen & told
         return masks
 
-    def collate(self) -> Any:
-        return self.store.take
-
     @property
     def rows(self) -> list[Row]:
         """A row for each node, in the order of the files, with its id and the columns that only name it."""
@@ -258,16 +284,3 @@ class GraphNodes(GraphModule):
     def parts_table(self) -> Table:
         told = "label" if self.roles.label else "nodes"
         return counts_table(told, {part: list(self.classes[rows]) for part, rows in self.parts.items()})
-
-
-def target_moments(names: tuple[str, ...], values: np.ndarray) -> dict[str, Any]:
-    """How targets are distributed over training rows: `positives` where all are 0 or 1, else `target_scale`."""
-    seen = values[~np.isnan(values)]
-    if len(seen) and np.isin(seen, (0, 1)).all():
-        return {"positives": {name: int(np.nansum(values[:, place])) for place, name in enumerate(names)}}
-    scale = {}
-    for place, name in enumerate(names):
-        column = values[~np.isnan(values[:, place]), place]
-        std = float(column.std()) if len(column) else 0.0
-        scale[name] = [float(column.mean()) if len(column) else 0.0, std if std > 0 else 1.0]
-    return {"target_scale": scale}

@@ -143,17 +143,17 @@ def holds_molecules(path: Path) -> bool:
         table = read_table(path, PEEKED)
     except QuintetError:
         return False
-    return any(_holds_molecules(table, name) for name in table.frame.columns)
+    return any(_holds_molecules(table, name, short=_named_smiles(name)) for name in table.frame.columns)
 
 
 def _named_smiles(name: str) -> bool:
     return "smiles" in name.lower() or name.lower() in SMILES_NAMES
 
 
-def _holds_molecules(table: MoleculeTable, name: str) -> bool:
-    """Whether most cells of a column can be read as molecules, and they are more than a letter or two."""
+def _holds_molecules(table: MoleculeTable, name: str, short: bool = False) -> bool:
+    """Whether most cells of a column can be read as molecules, which have several letters unless they may be `short`."""
     cells = [cell for cell in table.frame[name].iloc[:: max(1, len(table.frame) // PROBED)] if cell]
-    if not cells or all(cell.isdigit() for cell in cells) or max(map(len, cells)) < 4:
+    if not cells or all(cell.isdigit() for cell in cells) or (max(map(len, cells)) < 4 and not short):
         return False
     return np.mean([_is_molecule(cell) for cell in cells]) > 0.7
 

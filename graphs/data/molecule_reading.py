@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ...core.writing.console import Console
 from .featurize import Kinds, MoleculeGraphs
 from .molecule_files import MoleculeTable
-from .smiles import MOST_ATOMS, Unreadable, fragments, largest_fragment, read_smiles, silent, without_stereo
+from .smiles import MOST_ATOMS, Unreadable, largest_fragment, read_smiles, silent, without_stereo
 from .store import GraphStore
 
 CHUNK = 1000  # molecules in memory at a time
@@ -134,10 +134,13 @@ def _read_chunk(
         except Unreadable as reason:
             notes["reasons"][position] = str(reason)
             continue
-        parts = fragments(molecule)
-        molecule = treated(molecule, treatment)
         canonical = Chem.MolToSmiles(molecule)
-        for name, value in zip(_LISTS, (position, canonical, without_stereo(canonical), parts), strict=True):
+        fragments = canonical.count(".") + 1
+        if treatment.strip_salts and fragments > 1:
+            molecule = treated(molecule, treatment)
+            canonical = Chem.MolToSmiles(molecule)
+        flat = without_stereo(molecule, canonical)
+        for name, value in zip(_LISTS, (position, canonical, flat, fragments), strict=True):
             notes[name].append(value)
         molecules.append(molecule)
     return molecules
@@ -145,7 +148,7 @@ def _read_chunk(
 
 def treated(molecule: Chem.Mol, treatment: Treatment) -> Chem.Mol:
     """The molecule as it becomes a graph."""
-    if not treatment.strip_salts or fragments(molecule) == 1:
+    if not treatment.strip_salts or len(Chem.GetMolFrags(molecule)) == 1:
         return molecule
     return Chem.MolFromSmiles(Chem.MolToSmiles(largest_fragment(molecule)))
 

@@ -77,20 +77,21 @@ def quoted(text: str) -> str:
     return f"'{text}'" if len(text) <= QUOTED else f"'{text[:QUOTED]}...'"
 
 
-def fragments(molecule: Chem.Mol) -> int:
-    """How many molecules stand in one, such as a drug and its counter-ion."""
-    return len(Chem.GetMolFrags(molecule))
-
-
 def largest_fragment(molecule: Chem.Mol) -> Chem.Mol:
     """The fragment of most heavy atoms, of equal ones the heaviest, then the first."""
     parts = Chem.GetMolFrags(molecule, asMols=True)
     return max(parts, key=lambda part: (part.GetNumHeavyAtoms(), sum(atom.GetMass() for atom in part.GetAtoms())))
 
 
-def without_stereo(canonical: str) -> str:
-    """The canonical SMILES of the largest fragment without its stereochemistry: salts and mirror images are one."""
-    if not set(canonical) & set("@/\\."):
+def without_stereo(molecule: Chem.Mol, canonical: str) -> str:
+    """Canonical SMILES of the largest fragment without its stereochemistry: mirror images are one, and so are salts.
+
+    Args:
+        molecule: to be written.
+        canonical: its canonical SMILES.
+    """
+    if "." in canonical:
+        molecule = largest_fragment(molecule)
+    elif not set(canonical) & set("@/\\"):
         return canonical
-    molecule = largest_fragment(Chem.MolFromSmiles(canonical))
     return Chem.MolToSmiles(molecule, isomericSmiles=False)

@@ -62,9 +62,13 @@ def read_tables(files: dict[str, Path], reading: Reading) -> GraphTables:
 
     Raises QuintetError where a table is absent or lacks a column without which it says nothing.
     """
-    sheets = {level: read_sheet(path) for level, path in files.items()}
+    return graph_of_sheets({level: read_sheet(path) for level, path in files.items()}, reading)
+
+
+def graph_of_sheets(sheets: dict[str, Sheet], reading: Reading) -> GraphTables:
+    """`read_tables` of tables that are read."""
     graphs = _many(sheets, reading) if _has_many(sheets, reading) else _one(sheets, reading)
-    return replace(graphs, where=str(files["edges"].parent))
+    return replace(graphs, where=str(sheets["edges"].path))
 
 
 def _has_many(sheets: dict[str, Sheet], reading: Reading) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 
 from ...core.errors import QuintetError
 
-MOST_BYTES = 256 << 20  # of a file: an instruction of one byte may take sixty in memory
+MOST_BYTES = 256 << 20  # of a file
+MOST_STEPS = 10_000_000  # instructions of a file: one of a single byte takes sixty in memory
 ARRAYS = frozenset(
     f"numpy{room}{name}"
     for room in (".core.multiarray.", "._core.multiarray.", ".")
@@ -79,7 +80,9 @@ class _Machine:
 
     def run(self, content: bytes) -> Any:
         self.spare = 4 * len(content) + 4096  # bytes that text may be encoded to, again and again
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
+            if step > MOST_STEPS:
+                raise Refused(f"it has more than {MOST_STEPS:,} instructions")
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name in _CONSTANTS:

@@ -6,6 +6,7 @@ from .fisher import FisherInformationPooling as FisherInformationPooling
 from .gated_gcn import GatedGCN as GatedGCN
 from .gps import GPS as GPS
 from .gps import GPSLayer as GPSLayer
+from .gps_nodes import gps_cora as gps_cora
 from .graph_transformer import GraphTransformer as GraphTransformer
 from .network import GraphNetwork as GraphNetwork
 from .point_transformer import PointTransformer as PointTransformer

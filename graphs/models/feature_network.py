@@ -1,16 +1,32 @@
 """A small network over the features of single nodes, edges left out: what edges must be worth beside it."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Adam
+from torch_geometric.data import Batch
 
 HIDDEN = 64
 STEPS = 200
 RATE, DECAY, DROPPED = 0.01, 5e-4, 0.5
+
+
+def features_of(batch: Batch, words: Sequence[int]) -> Float[Tensor, "nodes features"]:
+    """Numbers of nodes beside a column of zeros and ones for each word; a column of ones where there is neither.
+
+    Args:
+        batch: of graphs.
+        words: number of words of each column of words.
+    """
+    parts = [batch.node_values] if "node_values" in batch else []
+    if words:
+        columns = zip(batch.node_categories.T, words, strict=True)
+        parts += [F.one_hot(codes, count + 1)[:, 1:].float() for codes, count in columns]
+    return torch.cat(parts, 1) if parts else torch.ones(batch.num_nodes, 1, device=batch.edge_index.device)
 
 
 def feature_network(features: int, outputs: int) -> nn.Sequential:

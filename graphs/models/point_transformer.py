@@ -18,14 +18,14 @@ from .neighbours import Neighbours, farthest, gathered, nearest
 
 
 def position_network(dims: int, dim: int) -> nn.Sequential:
-    """The published form of theta without batch norm: two linear layers, narrow between."""
-    return nn.Sequential(nn.Linear(dims, dims), nn.ReLU(), nn.Linear(dims, dim))
+    """theta of two linear layers as published, but wider between them than a position is, and without batch norm."""
+    return nn.Sequential(nn.Linear(dims, dim), nn.ReLU(), nn.Linear(dim, dim))
 
 
 def attention_network(dim: int) -> nn.Sequential:
-    """gamma, one weight for every 8 channels where they are a multiple of 8, with layer norm in place of batch norm."""
+    """The published form of gamma without batch norm; one weight for 8 channels where they are a multiple of 8."""
     narrow = dim // 8 if dim % 8 == 0 else dim
-    return nn.Sequential(LayerNorm(dim), nn.ReLU(), nn.Linear(dim, narrow), nn.ReLU(), nn.Linear(narrow, narrow))
+    return nn.Sequential(nn.ReLU(), nn.Linear(dim, narrow), nn.ReLU(), nn.Linear(narrow, narrow))
 
 
 class PointTransformerLayer(nn.Module):

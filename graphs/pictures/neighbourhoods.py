@@ -119,7 +119,7 @@ def _draw_edges(panel: Axes, item: ShownNode, places: np.ndarray) -> None:
     for first, second in item.around.edges.T.tolist():
         panel.plot(*places[[first, second]].T, color="#999999", linewidth=0.8, zorder=1)
     panel.set_axis_off()
-    panel.set_aspect("equal")
+    panel.set_aspect("equal", adjustable="datalim")
     panel.margins(0.12)
 
 

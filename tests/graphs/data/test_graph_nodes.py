@@ -65,6 +65,7 @@ class TestOwnTables:
         assert batch.val_mask.tolist() == [False, False, True, False]
         assert batch.test_mask.tolist() == [False, False, False, True]
         assert batch.node_row.tolist() == [0, 1, 2, 3]
+        assert batch.seeds.tolist() == batch.train_mask.tolist()
 
     def test_directed_edges_stay_as_listed(self, folder):
         batch = the_batch(GraphNodes(folder(), directed=True))
@@ -90,6 +91,21 @@ class TestOwnTables:
         assert data.features.nodes == ["size"]
         assert data.rows[3].named == {"node": "003", "person": "p3"}
         assert any("'person'" in text for text in data.remarks())
+
+    def test_neighbourhoods_are_served_where_fanouts_say_so(self, folder):
+        nodes, edges = many_nodes()
+        data = GraphNodes(folder(nodes, edges), label="kind", fanouts=[-1], batch_size=8)
+        data.setup("fit")
+        batches = list(data.train_dataloader())
+        seeds = torch.cat([batch.node_row[batch.seeds] for batch in batches])
+        assert sorted(seeds.tolist()) == data.parts["train"].tolist()
+        whole = data.store
+        assert all(torch.equal(batch.y, whole.nodes["y"][batch.node_row]) for batch in batches)
+
+    def test_encodings_become_fields(self, folder):
+        data = GraphNodes(folder(), encodings={"random_walk": 2})
+        # From the ends of a path of four nodes one comes back after two steps half the time, from the others 3/4.
+        assert the_batch(data).random_walk[:, 1].tolist() == [0.5, 0.75, 0.75, 0.5]
 
     def test_numbers_are_predicted(self, folder):
         nodes, edges = many_nodes()
@@ -282,3 +298,25 @@ class TestCora:
     def test_several_graphs_in_a_folder_are_listed(self, shared_data):
         with pytest.raises(QuintetError, match=r"choose one with data\.name: citeseer, cora"):
             GraphNodes(shared_data("graphs_planetoid_cora_citeseer")).setup("fit")
+
+
+class TestTrainedOtherwise:
+    def test_edges_are_treated_as_in_training(self, folder):
+        known = GraphNodes(folder(), directed=True, self_loops="drop").description()
+        data = GraphNodes(folder(edges=EDGES + "a,a,1\n"))
+        data.adopt(known)
+        assert the_batch(data, "predict").edge_index.shape[1] == 3
+
+    def test_other_options_are_refused(self, folder):
+        known = GraphNodes(folder(), directed=True).description()
+        with pytest.raises(QuintetError, match=r"data.directed=False: this model was trained with data.directed=True"):
+            GraphNodes(folder(), directed=False).adopt(known)
+
+    def test_nodes_without_classes_can_be_predicted_whatever_the_shares(self, folder):
+        nodes, edges = many_nodes()
+        options = {"per_class": 3, "val_fraction": 10, "test_fraction": 10}
+        known = GraphNodes(folder(nodes, edges), label="kind", **options).description()
+        new = "\n".join(line.rsplit(",", 1)[0] for line in nodes.splitlines())
+        data = GraphNodes(folder(new, edges), **options)
+        data.adopt(known)
+        assert the_batch(data, "predict").seeds.all()

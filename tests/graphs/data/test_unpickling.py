@@ -132,6 +132,13 @@ class TestEvil:
         with pytest.raises(QuintetError, match="encodes far more text"):
             read_pickle(path)
 
+    def test_instructions_are_counted(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("quintet.graphs.data.unpickling.MOST_STEPS", 100)
+        path = tmp_path / "x"
+        path.write_bytes(b"(" + b"]" * 200 + b"t.")
+        with pytest.raises(QuintetError, match="more than 100 instructions"):
+            read_pickle(path)
+
     def test_one_list_in_many_places_is_not_counted_as_many(self, tmp_path):
         neighbours = list(range(1000))
         path = tmp_path / "graph"
