@@ -16,6 +16,7 @@ class Deployable:
         other: the same of other sizes where sizes may differ, three samples each.
         axes: of each input the axes that may have any size, and their names.
         outputs: names of the results.
+        alone: one sample; None takes the first of `other` along the first axis of each input.
         about: what goes into the file besides: plain data a person reads, such as classes and units.
         note: one line for whom exports it, where something is not as they may expect.
     """
@@ -27,3 +28,4 @@ class Deployable:
     outputs: list[str]
     about: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    alone: dict[str, Tensor] | None = None

@@ -7,6 +7,7 @@ only then given its name.
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import json
 import warnings
@@ -93,6 +94,8 @@ def traced(deployable: Deployable) -> tuple[ExportedProgram, str]:
 
     def attempt(axes: Mapping[str, Mapping[int, str]]) -> ExportedProgram:
         shapes = tuple(dict.fromkeys(axes.get(name, {}), Dim.DYNAMIC) for name in deployable.inputs)
+        # `forward(*tensors)` has one argument, which is all of them.
+        shapes = (shapes,) if _takes_any_number(module) else shapes
         with torch.no_grad(), _quiet():
             return torch.export.export(module, inputs, dynamic_shapes=shapes)
 
@@ -106,7 +109,8 @@ def traced(deployable: Deployable) -> tuple[ExportedProgram, str]:
             name: {axis: size for axis, size in axes.items() if size == "batch"}
             for name, axes in deployable.axes.items()
         }
-        if batch == deployable.axes:
+        # What is not laid out by samples cannot be cut to some of one size.
+        if batch == deployable.axes or deployable.alone is not None:
             raise QuintetError(f"this network cannot be traced: {first_line(error)}") from error
         try:
             program = attempt(batch)
@@ -119,6 +123,12 @@ def traced(deployable: Deployable) -> tuple[ExportedProgram, str]:
     return program, f"this network cannot be traced for any {' and '.join(free)}: the file takes {shapes} alone"
 
 
+def _takes_any_number(module: torch.nn.Module) -> bool:
+    """Whether `forward` takes its tensors as one `*argument`."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    return len(parameters) == 1 and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+
+
 def verified(deployable: Deployable, run: Callable[[list[Tensor]], list[Tensor]]) -> list[tuple[str, float]]:
     """Shapes and largest relative error of what was written against the module, at batches of 3, 1 and 2.
 
@@ -126,7 +136,8 @@ def verified(deployable: Deployable, run: Callable[[list[Tensor]], list[Tensor]]
     """
     results = []
     other = list(deployable.other.values())
-    for inputs in (other, [value[:1] for value in other], list(deployable.inputs.values())):
+    alone = [value[:1] for value in other] if deployable.alone is None else list(deployable.alone.values())
+    for inputs in (other, alone, list(deployable.inputs.values())):
         with torch.no_grad():
             expected = deployable.module(*inputs)
         found = run(inputs)

@@ -53,7 +53,9 @@ def draw(axes: Axes, drawn: Drawn) -> None:
         _draw_graph(axes, drawn)
 
 
-def molecule_image(molecule: Chem.Mol, weights: Sequence[float] | None = None) -> Float[np.ndarray, "rows columns 4"]:
+def molecule_image(
+    molecule: Chem.Mol, weights: Float[np.ndarray, " nodes"] | None = None
+) -> Float[np.ndarray, "rows columns colours"]:
     """Pixels of a molecule, its atoms on discs coloured by weights from -1 to 1."""
     canvas = rdMolDraw2D.MolDraw2DCairo(*PIXELS)
     options = canvas.drawOptions()

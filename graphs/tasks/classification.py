@@ -15,7 +15,6 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from ...core.errors import QuintetError
 from ...core.learning.deployable import Deployable
 from ...core.learning.metrics import collection
-from ...core.learning.task import StepResult
 from ...core.objectives import balanced_weights
 from ...core.pictures.charts import confusion_matrix, shortened
 from ..data.description import GraphDescription
@@ -111,11 +110,11 @@ class GraphClassifier(GraphTask):
     def outcome(self, outputs: Float[Tensor, "*members graphs outputs"]) -> Tensor:
         return outputs.sigmoid() if self.several else outputs.softmax(-1)
 
-    def truth_of(self, result: StepResult) -> Float[Tensor, "graphs outputs"]:
+    def truth_of(self, targets: Tensor) -> Float[Tensor, "graphs outputs"]:
         if self.several:
-            return result.targets
-        truth = F.one_hot(result.targets.clamp(min=0), len(self.output_names)).float()
-        return truth.masked_fill(result.targets[:, None] < 0, torch.nan)
+            return targets
+        truth = F.one_hot(targets.clamp(min=0), len(self.output_names)).float()
+        return truth.masked_fill(targets[:, None] < 0, torch.nan)
 
     # Prediction
 
@@ -168,7 +167,7 @@ class GraphClassifier(GraphTask):
         return ["labels" if self.several else "class"]
 
     def errors(self) -> list[float]:
-        truth = self.tested.targets if self.several else self.truth_of(StepResult(None, None, self.tested.targets))
+        truth = self.tested.targets if self.several else self.truth_of(self.tested.targets)
         return (self.tested.predictions - truth).abs().nanmean(1).tolist()
 
     def caption(self, graph: int) -> str:

@@ -24,11 +24,12 @@ class DeployedTask(nn.Module):
         super().__init__()
         members = task.network.members if task.ensemble > 1 else [task.network]
         self.members = nn.ModuleList(DeployedGraphs(member) for member in members)
-        self.task = task
+        # Its baselines do not leave the house.
+        self.outcomes = task.exported
         self.inputs = self.members[0].inputs
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        outcomes = self.task.exported(torch.stack([member(*tensors) for member in self.members]))
+        outcomes = self.outcomes(torch.stack([member(*tensors) for member in self.members]))
         if len(self.members) == 1:
             return (outcomes[0],)
         return outcomes.mean(0), outcomes.std(0)
@@ -50,7 +51,8 @@ def deployable_graphs(task: "GraphTask", outputs: str, about: dict[str, Any]) ->
     module, known = DeployedTask(task), task.description
     names = [outputs, *([f"{outputs}_deviation"] if task.ensemble > 1 else [])]
     axes = dynamic_axes(module.members[0])
-    inputs, other = (example_inputs(module.members[0], drawn(known, sizes)) for sizes in ((5, 4), (3, 6, 4)))
+    sizes = ((5, 4), (3, 6, 4), (7,))
+    inputs, other, alone = (example_inputs(module.members[0], drawn(known, own)) for own in sizes)
     about = {
         "inputs": {name: f"{value.dtype} {tuple(value.shape)}".replace("torch.", "") for name, value in inputs.items()},
         "outputs": names,
@@ -62,7 +64,7 @@ def deployable_graphs(task: "GraphTask", outputs: str, about: dict[str, Any]) ->
         **about,
     }
     note = "the file holds the network alone, without its blend with baselines" if task.blend else ""
-    return Deployable(module, inputs, other, axes, names, about, note)
+    return Deployable(module, inputs, other, axes, names, about, note, alone)
 
 
 def drawn(known: GraphDescription, sizes: tuple[int, ...]) -> Any:

@@ -168,7 +168,7 @@ class GraphTask(NetworkTask):
             if batch_index not in self._estimated:
                 self._estimated[batch_index] = self.estimates(batch)
             estimates = {NETWORK: result.predictions} | self._estimated[batch_index]
-            self._validated.append({**estimates, "": self.truth_of(result)})
+            self._validated.append({**estimates, "": self.truth_of(result.targets)})
 
     def on_validation_epoch_end(self) -> None:
         if self._validated:
@@ -178,9 +178,9 @@ class GraphTask(NetworkTask):
             self.shares.copy_(best_shares(methods, truth))
         self._validated = []
 
-    def truth_of(self, result: StepResult) -> Float[Tensor, "graphs outputs"]:
+    def truth_of(self, targets: Tensor) -> Float[Tensor, "graphs outputs"]:
         """The targets in the form of predictions, NaN where unknown."""
-        return result.targets
+        return targets
 
     def estimates(self, batch: Batch) -> dict[str, Tensor]:
         """What each baseline predicts of a batch, as the metrics take predictions."""

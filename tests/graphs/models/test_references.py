@@ -8,6 +8,7 @@ from rdkit.Chem import rdFingerprintGenerator
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from torch_geometric.data import Data
 
+from quintet.core.data.module import DataModule
 from quintet.graphs import GraphDescription, GraphStore
 from quintet.graphs.data.descriptors import descriptors_of, morgan_counts
 from quintet.graphs.models.references import References
@@ -15,7 +16,7 @@ from quintet.graphs.models.references import References
 SMILES = [f"{head}{'C' * length}{tail}" for head in "ON" for length in range(1, 8) for tail in ("", "F", "c1ccccc1")]
 
 
-class Source:
+class Source(DataModule):
     """What baselines ask of a data module of molecules."""
 
     def molecules_of(self, rows):
