@@ -1,7 +1,7 @@
 """Errors of quintet's molecules beside what a chemist would use otherwise, all in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/graphs/race.py ../shared/data/graphs_esol/delaney-processed.csv
-        [--problems "ESOL random"] [--seeds 0 1 2] [--seconds 60] [--chemprop PROGRAM --epochs 30]
+        [--problems "ESOL random"] [--only mean quintet] [--seeds 0 1 2] [--seconds 60] [--chemprop PROGRAM --epochs 30]
         [--output benchmarks/results]
 
 RMSE of the test part, mean and spread of the seeds: of the mean of the training part, a random forest on Morgan counts,
@@ -98,22 +98,25 @@ def quintet(frame: pd.DataFrame, seed: int) -> dict[str, float]:
 
 
 def entrants(options: argparse.Namespace) -> dict[str, Callable[..., np.ndarray]]:
-    """The peers by what the table calls them."""
+    """Who takes part, by what the table calls them, but for quintet."""
     found = {"mean": mean, "random forest": forest, "gradient boosting": boosting}
     if options.chemprop:
         found["chemprop"] = partial(chemprop, program=options.chemprop, epochs=options.epochs)
-    return found | {"PyG GPS": partial(pyg_gps, seconds=options.seconds)}
+    found |= {"PyG GPS": partial(pyg_gps, seconds=options.seconds)}
+    return {name: predict for name, predict in found.items() if not options.only or name in options.only}
 
 
-def raced(frame: pd.DataFrame, seed: int, peers: dict[str, Callable]) -> Iterator[tuple[str, float, float]]:
+def raced(frame: pd.DataFrame, seed: int, peers: dict[str, Callable], own: bool) -> Iterator[tuple[str, float, float]]:
     """Each name with its RMSE and CPU seconds, as it arrives."""
     for name, predict in peers.items():
         began = spent()
         error = predicted(predict, frame, seed)
         yield name, error, spent() - began
-    began = spent()
-    for name, error in quintet(frame, seed).items():
-        yield name, error, spent() - began
+    if own:
+        began = spent()
+        errors = quintet(frame, seed)
+        seconds = spent() - began
+        yield from ((name, error, seconds) for name, error in errors.items())
 
 
 def summary(name: str, found: list[tuple[float, float]]) -> dict[str, str | float]:
@@ -146,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("esol", type=Path, help="delaney-processed.csv")
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS)
+    parser.add_argument("--only", nargs="+", default=[], help="of those in the table, and quintet")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=60, help="CPU seconds that PyG's network learns for")
     parser.add_argument("--chemprop", type=Path, help="its program, e.g. ~/chemprop/bin/chemprop")
@@ -157,7 +161,7 @@ def main() -> None:
     for name in options.problems:
         frame, found = problem(name, options.esol), {}
         for seed in options.seeds:
-            for entrant, error, seconds in raced(frame, seed, peers):
+            for entrant, error, seconds in raced(frame, seed, peers, not options.only or BLEND in options.only):
                 found.setdefault(entrant, []).append((error, seconds))
                 print(f"{name}, seed {seed}: {entrant} {error:.3f} in {seconds:.0f} s", file=sys.stderr)
         results[name] = [summary(entrant, values) for entrant, values in found.items()]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...core.errors import QuintetError
 
 MOST = 10  # members: all sets of them are tried
-PRIOR = 30.0
+PRIOR = 10.0
 
 
 def blend_weights(

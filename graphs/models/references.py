@@ -30,6 +30,9 @@ NEAREST = 3  # training molecules that vote
 MOST = 10_000  # training graphs that baselines learn from, and whose fingerprints a checkpoint keeps
 AT_A_TIME = 256  # graphs that are described at a time
 TREES, NODES = 100, 400_000  # of a forest, and of all forests of a checkpoint about
+# What a network is blended with, on descriptors and fragments together.
+PARTNERS = ("boosting_on_all", "extra_trees")
+SEEN = 10  # training molecules that must have a fragment for partners to ask for it
 
 
 class Nearest(nn.Module):
@@ -81,6 +84,12 @@ class Described:
     descriptors: Float[np.ndarray, "graphs descriptors"] | None = None
     bits: UInt8[Tensor, "graphs bytes"] | None = None
 
+    def table(self, name: str) -> Float[np.ndarray, "graphs columns"]:
+        """What the trees of this name read."""
+        if name in PARTNERS:
+            return np.concatenate([np.nan_to_num(self.descriptors), self.counts], 1)
+        return self.descriptors if name == "boosting" else self.counts
+
     @classmethod
     def joined(cls, parts: Sequence["Described"]) -> "Described":
         """All parts as one."""
@@ -98,16 +107,23 @@ class References(nn.Module):
         description: of the training graphs.
         classifies: whether targets are classes or labels.
         wanted: without it nothing is fitted but the fingerprints of molecules.
+        partners: fit too what a network is best blended with, `blended`: of molecules boosting and extra trees on
+            descriptors and fragments together.
     """
 
     optional_buffers: ClassVar[tuple[str, ...]] = ("constant",)
 
-    def __init__(self, description: GraphDescription, classifies: bool, wanted: bool = True) -> None:
+    def __init__(
+        self, description: GraphDescription, classifies: bool, wanted: bool = True, partners: bool = False
+    ) -> None:
         super().__init__()
         self.description, self.classifies = description, classifies
         self.molecules = description.source == "molecules"
         constant = "majority" if classifies else "mean"
         trees = ["forest", "boosting"] if self.molecules else ["forest"]
+        with_partners = partners and wanted and self.molecules
+        trees += PARTNERS if with_partners else ()
+        self.blended: list[str] = [*PARTNERS] if with_partners else trees[:1] if partners and wanted else []
         names = [*trees, *(["nearest"] if self.molecules else []), constant]
         self.names: list[str] = names if wanted else []
         self.models = 1 if description.classes else len(description.target_scale or description.positives)
@@ -137,8 +153,7 @@ class References(nn.Module):
         if self.nearest is not None:
             self.nearest.keep(seen.bits, self._as_columns(targets))
         for name, ensembles in self.trees.items():
-            table = seen.counts if name == "forest" else seen.descriptors
-            self._fit_trees(name, ensembles, table, targets)
+            self._fit_trees(name, ensembles, seen.table(name), targets)
         if self.names and rank_zero_only.rank == 0:
             seconds = time.perf_counter() - began
             print(f"baselines learned from {len(chosen):,} of {len(store):,} training graphs in {seconds:.0f} s")
@@ -169,6 +184,9 @@ class References(nn.Module):
 
     def _fit_trees(self, name: str, ensembles: nn.ModuleList, table: np.ndarray, targets: Tensor) -> None:
         columns = targets[:, None] if targets.ndim == 1 else targets
+        asked = np.arange(table.shape[1])
+        if name in PARTNERS:
+            asked = np.flatnonzero((table != table[:1]).sum(0) >= min(SEEN, len(table) - 1))
         known = columns >= 0 if targets.ndim == 1 else columns.isfinite()
         for at, ensemble in enumerate(ensembles):
             rows, truth = known[:, at].numpy(), columns[known[:, at], at].numpy()
@@ -177,16 +195,23 @@ class References(nn.Module):
             # What never changes is told by the constant alone.
             if len(np.unique(truth)) > 1:
                 trees = min(TREES, max(20, NODES // (len(truth) * self.models)))
-                ensemble.take_over(self._estimator(name, trees).fit(table[rows], truth))
+                ensemble.take_over(self._estimator(name, trees).fit(table[rows][:, asked], truth), asked)
 
     def _estimator(self, name: str, trees: int) -> Any:
         """One of scikit-learn's models, not fitted yet."""
         # Here, because importing them takes a second that no other command should wait for.
         from sklearn import ensemble
 
+        kind = "Classifier" if self.classifies else "Regressor"
         if name == "boosting":
-            kind = "Classifier" if self.classifies else "Regressor"
             return getattr(ensemble, f"HistGradientBoosting{kind}")(random_state=0, early_stopping=False)
+        if name == "boosting_on_all":
+            # A tenth of the columns at each split, and coarse bins: trees that differ, in a fifth of the time.
+            options = {"learning_rate": 0.05, "max_iter": 300, "max_leaf_nodes": 15, "min_samples_leaf": 8}
+            options |= {"max_features": 0.1, "max_bins": 32, "random_state": 0, "early_stopping": False}
+            return getattr(ensemble, f"HistGradientBoosting{kind}")(**options)
+        if name == "extra_trees":
+            return getattr(ensemble, f"ExtraTrees{kind}")(trees, random_state=0, max_features=0.15)
         if self.classifies:
             return ensemble.RandomForestClassifier(trees, random_state=0)
         return ensemble.RandomForestRegressor(trees, random_state=0, max_features=1 / 3)
@@ -200,7 +225,7 @@ class References(nn.Module):
         found = {}
         for name in self.names:
             if name in self.trees:
-                table = torch.from_numpy(seen.counts if name == "forest" else seen.descriptors)
+                table = torch.from_numpy(seen.table(name))
                 found[name] = self._estimate(self.trees[name], table.to(device))
             elif name == "nearest":
                 near = self.nearest(seen.bits).to(device)

@@ -70,20 +70,26 @@ class TreeEnsemble(nn.Module):
         self.depth = 0
 
     @classmethod
-    def of(cls, estimator: Any) -> "TreeEnsemble":
-        """The trees of a fitted estimator of scikit-learn."""
+    def of(cls, estimator: Any, columns: np.ndarray | None = None) -> "TreeEnsemble":
+        """The trees of a fitted estimator of scikit-learn, see `take_over`."""
         ensemble = cls()
-        ensemble.take_over(estimator)
+        ensemble.take_over(estimator, columns)
         return ensemble
 
-    def take_over(self, estimator: Any) -> None:
-        """Holds the trees of a fitted estimator from now on. Raises QuintetError for one that it cannot evaluate."""
+    def take_over(self, estimator: Any, columns: np.ndarray | None = None) -> None:
+        """Holds the trees of a fitted estimator from now on. Raises QuintetError for one that it cannot evaluate.
+
+        `columns` are the numbers of those columns of a row that it was fitted on, None for all.
+        """
         boosted = hasattr(estimator, "_predictors")
         if not boosted and not hasattr(estimator, "estimators_"):
             raise QuintetError(f"a {type(estimator).__name__} holds no trees, or is not fitted")
         trees, base, link = _of_boosting(estimator) if boosted else _of_forest(estimator)
         counts = np.array([len(tree.feature) for tree in trees])
-        tensors = _joined(trees, counts) | {
+        nodes = _joined(trees, counts)
+        if columns is not None:
+            nodes["feature"] = np.asarray(columns)[nodes["feature"]]
+        tensors = nodes | {
             "roots": counts.cumsum() - counts,
             "base": base,
             "link": list(LINKS).index(link),

@@ -25,10 +25,10 @@ from ...core.weights.networks import Kind
 from ...core.weights.pretrained import LoadReport
 from ...core.writing.console import Console
 from ..data.description import GraphDescription
+from ..models.blend import blend_weights
 from ..models.references import References
 from ..pictures.comparison import comparison_bars
 from ..pictures.predicted import extremes, extremes_sheet
-from .blend import best_shares
 from .ensemble import Ensemble, member_layout
 from .explained import explanation_pictures, test_map
 from .features import GraphFeatures
@@ -53,7 +53,9 @@ class GraphTask(NetworkTask):
         ensemble: networks that learn side by side from other first weights; their mean is the prediction, and how far
             they disagree its standard deviation.
         baselines: fit baselines, which takes from seconds to a minute or two, and print them beside the test.
-        blend: predict with shares of the network and of each baseline, chosen on the validation part.
+        blend: predict with shares of the network and of trees, chosen on the validation part and held near equal where
+            that is small: of molecules boosting and extra trees on descriptors and fragments together, which stand
+            among the baselines then; of other graphs the forest.
         **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
@@ -117,9 +119,9 @@ class GraphTask(NetworkTask):
         if self.ensemble > 1:
             others = (self.build_network(sizes) for _ in range(self.ensemble - 1))
             self.network = Ensemble([self.network, *others])
-        self.references = References(description, self.classifies, self.with_baselines)
+        self.references = References(description, self.classifies, self.with_baselines, self.blend)
         names = list(self.references.names)
-        self.register_buffer("shares", torch.eye(1, 1 + len(names), dtype=torch.float64)[0])
+        self.register_buffer("shares", torch.eye(1, 1 + len(self.references.blended), dtype=torch.float64)[0])
         beside = [NETWORK, *names] if self.blend else names
         self.baseline_metrics = Baselines(beside, self.metrics())
         self.target_metrics = nn.ModuleDict(self.metrics_of_each())
@@ -174,8 +176,9 @@ class GraphTask(NetworkTask):
         if self._validated:
             together = {name: torch.cat([one[name] for one in self._validated]) for name in self._validated[0]}
             truth = together.pop("").flatten().cpu()
-            methods = torch.stack([together[name].flatten().cpu() for name in (NETWORK, *self.references.names)])
-            self.shares.copy_(best_shares(methods, truth))
+            names = (NETWORK, *self.references.blended)
+            methods = torch.stack([together[name].flatten().cpu() for name in names], dim=1)
+            self.shares.copy_(blend_weights(methods, truth))
         self._validated = []
 
     def truth_of(self, targets: Tensor) -> Float[Tensor, "graphs outputs"]:
@@ -187,8 +190,8 @@ class GraphTask(NetworkTask):
         return self.references(batch, self._data()) if self.references.names else {}
 
     def blended(self, network: Tensor, estimates: dict[str, Tensor]) -> Tensor:
-        """Shares of the network and of each baseline."""
-        methods = torch.stack([network, *(estimates[name].to(network) for name in self.references.names)])
+        """Shares of the network and of trees."""
+        methods = torch.stack([network, *(estimates[name].to(network) for name in self.references.blended)])
         return torch.tensordot(self.shares.to(methods), methods, dims=1)
 
     def _data(self) -> DataModule:

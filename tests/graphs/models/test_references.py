@@ -62,6 +62,27 @@ def test_each_is_what_its_library_says(numbers):
         np.testing.assert_allclose(found["mean"][:, at].numpy(), truth.mean(), atol=1e-6)
 
 
+def test_partners_stand_among_baselines_and_in_a_state_dict():
+    y = torch.tensor([[float(len(text))] for text in SMILES])
+    store, known = store_of(y), GraphDescription("molecules", targets=["a"], target_scale={"a": [0.0, 1.0]})
+    references = References(known, False, partners=True)
+    references.fit(store.select(range(36)), Source())
+    assert references.blended == ["boosting_on_all", "extra_trees"]
+    found = references(store.take(range(36, 42)), Source())
+    assert list(found) == ["forest", "boosting", *references.blended, "nearest", "mean"]
+    restored = References(known, False, partners=True)
+    restored.load_state_dict(references.state_dict())
+    for name, values in restored(store.take(range(36, 42)), Source()).items():
+        torch.testing.assert_close(values, found[name])
+
+
+def test_other_graphs_are_blended_with_the_forest():
+    known = GraphDescription("graphs", targets=["a"], target_scale={"a": [0.0, 1.0]})
+    assert References(known, False, partners=True).blended == ["forest"]
+    assert References(known, False).blended == []
+    assert References(known, False, wanted=False, partners=True).blended == []
+
+
 def test_the_nearest_vote_by_their_similarity(numbers):
     references, store, y = numbers
     generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)

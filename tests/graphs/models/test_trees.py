@@ -80,6 +80,13 @@ def test_numbers_that_float32_would_move_across_a_threshold():
         np.testing.assert_allclose(found, estimator.predict(near), rtol=1e-9)
 
 
+def test_some_columns_of_wider_rows(table):
+    rows, target = table
+    estimator = RandomForestRegressor(4, random_state=0).fit(rows[:, [4, 1, 0]], target)
+    found = TreeEnsemble.of(estimator, np.array([4, 1, 0]))(torch.from_numpy(rows))
+    np.testing.assert_allclose(found[:, 0].numpy(), estimator.predict(rows[:, [4, 1, 0]]), rtol=1e-6, atol=1e-9)
+
+
 def by_hand():
     """x0 <= 1 gives 10, else (x1 <= 0, or missing, gives 20, else 30); and a tree of one leaf, 3; upon 100."""
     ensemble = TreeEnsemble()
