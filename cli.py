@@ -83,6 +83,8 @@ def _note_warnings() -> None:
             others(message, category, *place, **more)
 
     warnings.showwarning = show
+    # What PyG calls as it is imported is for its developers to change.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script. is deprecated")
 
 
 def _commands(verb: str, rest: Sequence[str]) -> Any:

@@ -9,8 +9,18 @@ from typing import Any
 from . import models
 
 _HOMES = {
+    "GraphClassifier": "tasks.classification",
     "GraphDescription": "data.description",
+    "GraphFeatures": "tasks.features",
+    "GraphFiles": "data.many_graphs",
+    "GraphLinks": "data.graph_links",
+    "GraphNodes": "data.graph_nodes",
+    "GraphPredictions": "tasks.predictions",
+    "GraphRegressor": "tasks.regression",
     "GraphStore": "data.store",
+    "LinkPredictor": "tasks.links",
+    "Molecules": "data.molecules",
+    "NodeClassifier": "tasks.nodes",
 }
 
 __all__ = ["models", *_HOMES]

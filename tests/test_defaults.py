@@ -40,6 +40,8 @@ PROMISED = {
     "timeseries.AnomalyDetector": {"score_by": "forecast", "threshold": "quantile", "level": 0.99, "risk": 1e-3},
     "timeseries.SeriesClassifier": {"label_smoothing": 0.0, "class_weights": None},
     "timeseries.Disaggregator": {"pretrained": False, "loss": "mse"},
+    "graphs.NodeClassifier": {"propagation": 0, "restart": 0.1, "feature_dropout": 0.0, "label_smoothing": 0.0},
+    "graphs.LinkPredictor": {"dim": 64, "hidden": 0.3},
     # Networks, as published
     "vision.models.MixTransformer": {
         "num_classes": 1000,

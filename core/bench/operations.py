@@ -190,7 +190,7 @@ def _measure(
         ours["triton"] = backend("triton")
     measured: list[Measurement] = []
     for case, make in spec.benchmarks.items():
-        one = replace(spec, cases={}, large_cases={}, benchmarks={case: make})
+        one = replace(spec, benchmarks={case: make})
         peers = {}
         for peer in peers_of(spec.name, device):
             reason = _refusal(one, peer, case, device, dtype)

@@ -1,6 +1,5 @@
-"""Training that has failed is noticed at once: losses and weights that are NaN or infinite."""
+"""Training that has failed is noticed at once: losses that are NaN or infinite."""
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +11,6 @@ from torchmetrics import Metric
 from ..errors import QuintetError
 
 TOGETHER = 20  # losses on a GPU, or of several processes, that are looked at together: each look waits for all of them
-STATISTICS = ("running_mean", "running_var")  # buffers of normalization; others may hold what they like, masks infinity
 
 
 class MeanLoss(Metric):
@@ -74,24 +72,3 @@ def failed(task: L.LightningModule, what: str, step: int | None = None) -> NoRet
         f"{what} at step {step} (epoch {trainer.current_epoch}): training stopped\n"
         f"try {lower}, {clipped}, or look for bad samples with quintet inspect{kept}"
     )
-
-
-def not_finite(state: Mapping[str, Tensor], parameters: Iterable[str]) -> list[str]:
-    """Names of parameters, and of statistics of normalization, that hold NaN or infinity."""
-    parameters = set(parameters)
-    return [
-        name
-        for name, value in state.items()
-        if (name in parameters or name.endswith(STATISTICS))
-        and value.is_floating_point()
-        and not value.isfinite().all()
-    ]
-
-
-def refuse_not_finite(state: Mapping[str, Tensor], parameters: Iterable[str]) -> None:
-    """Raises QuintetError where weights hold NaN or infinity."""
-    if bad := not_finite(state, parameters):
-        raise QuintetError(
-            f"{len(bad)} tensors of these weights hold NaN or infinity (first: {bad[0]}): their training had failed; "
-            "use a checkpoint from before, or train again with a lower model.lr"
-        )

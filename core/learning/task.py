@@ -32,12 +32,13 @@ from ..errors import QuintetError, nearest
 from ..optim.parameter_groups import parameter_groups
 from ..optim.schedule import rise_and_fall
 from ..weights.described import Described, description_of, to_json
+from ..weights.finite import not_finite, refuse_not_finite
 from ..weights.layout import of_one_kind
 from ..weights.pretrained import LoadReport, optional_keys, read_checkpoint
 from ..weights.proportion import OutOfProportion, check_numbers, within
 from ..weights.records import RECORD, build_node, record_of, restore_description, restore_origin, restored
 from .deployable import Deployable
-from .finite import TOGETHER, LossWatch, MeanLoss, failed, not_finite, refuse_not_finite
+from .finite import TOGETHER, LossWatch, MeanLoss, failed
 from .fixed_options import refuse_other
 from .metrics import apart
 

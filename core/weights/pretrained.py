@@ -26,6 +26,7 @@ from ..adaptation.lora import merged_state
 from ..errors import QuintetError, QuintetWarning, first_line, nearest
 from .archives import check_archive, check_pickle, check_safetensors
 from .described import from_json
+from .finite import not_finite
 from .layout import Layout as Layout
 from .layout import StateDict as StateDict
 from .layout import Terms as Terms
@@ -108,8 +109,8 @@ def stack_projections(state: StateDict, module: str = "mixer") -> StateDict:
 def load_weights(model: nn.Module, path: str | Path, accept_license: bool = False) -> LoadReport:
     """Loads a file of weights into a model, strictly, whatever known layout it is in.
 
-    Raises QuintetError when tensors are missing, unexpected, of another shape or kind of number, or a restrictive
-    licence is not accepted; the model is then unchanged.
+    Raises QuintetError when tensors are missing, unexpected, of another shape or kind of number, NaN or infinite, or a
+    restrictive licence is not accepted; the model is then unchanged.
     """
     state = read_state_dict(path)
     own = model.state_dict()
@@ -144,6 +145,11 @@ def load_weights(model: nn.Module, path: str | Path, accept_license: bool = Fals
     if problems := report.problems():
         raise QuintetError(f"{path} does not fit {type(model).__name__}: {problems}")
     state = {key: value for key, value in state.items() if key in own or key in optional}
+    if bad := not_finite(state, dict(model.named_parameters())):
+        raise QuintetError(
+            f"{path} has {len(bad)} tensors that hold NaN or infinity (first: {bad[0]}), with which "
+            "no network computes anything; get the file again, or another one"
+        )
     model.load_state_dict(state, strict=False)
     report.loaded = len(state)
     return report

@@ -21,7 +21,7 @@ from quintet.core.weights.registry import list_mixers, list_models, mixer_part
 
 
 def test_the_table_of_models_is_what_the_registry_builds():
-    names = [name for name in list_models() if name.split("/")[0] in ("vision", "timeseries")]
+    names = [name for name in list_models() if name.split("/")[0] in ("graphs", "timeseries", "vision")]
     kept = catalogue.files(catalogue.HERE).joinpath(MODELS).read_text(encoding="utf-8")
     assert kept == as_text(model_rows(names), ModelRow._fields), "python -m quintet.core.catalogue writes it anew"
 

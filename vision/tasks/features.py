@@ -22,6 +22,7 @@ from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
 from ...core.mixer import Mixer
+from ...core.pictures.embeddings import projection
 from ...core.weights.network import said
 from ...core.weights.networks import Kind
 from ...core.writing.cells import text_cell, write_table
@@ -29,7 +30,6 @@ from ...core.writing.console import printable
 from ...core.writing.files import refuse_existing, written_whole
 from ..backbones import IMAGES, Backbone
 from ..data.images import ImageDescription, ImageSample
-from ..pictures.embeddings import projection
 
 REGULARIZATIONS = (0.01, 0.1, 1.0, 10.0)  # inverse strengths among which the validation images choose
 

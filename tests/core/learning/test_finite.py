@@ -1,4 +1,4 @@
-"""Losses and weights that are no numbers."""
+"""Losses that are no numbers."""
 
 import math
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from quintet.core.errors import QuintetError
-from quintet.core.learning.finite import LossWatch, MeanLoss, not_finite, refuse_not_finite
+from quintet.core.learning.finite import LossWatch, MeanLoss
 
 
 def test_the_mean_counts_samples_and_not_batches():
@@ -52,16 +52,3 @@ def test_losses_that_are_numbers_pass(tmp_path):
 def test_all_processes_stop_where_one_does(tmp_path):
     with pytest.raises(QuintetError, match=r"^the loss is no number in another process at step 9 \(epoch 2\)"):
         watched([0.5], tmp_path, elsewhere=True)
-
-
-def test_masks_may_hold_infinity_but_weights_and_statistics_may_not():
-    bad, good = torch.tensor([1.0, math.inf]), torch.ones(2)
-    state = {"a.weight": good, "mask": bad, "norm.running_mean": good, "count": torch.ones(1, dtype=torch.long)}
-    assert not_finite(state, {"a.weight"}) == []
-    refuse_not_finite(state, {"a.weight"})
-    assert not_finite(state | {"a.weight": bad, "norm.running_mean": bad}, {"a.weight"}) == [
-        "a.weight",
-        "norm.running_mean",
-    ]
-    with pytest.raises(QuintetError, match=r"^1 tensors of these weights hold NaN or infinity \(first: a.weight\)"):
-        refuse_not_finite(state | {"a.weight": bad * math.nan}, {"a.weight"})

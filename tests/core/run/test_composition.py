@@ -31,6 +31,7 @@ from quintet.core.run.composition import (
     group_names,
     import_class,
     plain,
+    replaced_arguments,
     set_value,
     split_options,
     split_values,
@@ -41,6 +42,7 @@ from quintet.core.run.parsers import argument_parser
 from quintet.core.weights.described import description_of
 from quintet.core.weights.records import build
 from quintet.core.weights.registry import list_mixers, mixer_class, mixer_factory
+from quintet.vision.data import ImageFolder
 
 PACKAGED = sorted(CONFIG_FOLDER.rglob("*.yaml"))
 
@@ -291,6 +293,19 @@ def test_a_value_is_set_below_a_class():
         "lr": 1,
         "new": {"deep": 3},
     }
+
+
+def test_a_value_is_set_inside_of_what_a_checkpoint_describes_and_a_whole_argument_is_built():
+    node = {
+        "class_path": "quintet.vision.data.ImageFolder",
+        "init_args": {"root": "photos", "image_size": 48, "augmentation": {"class_path": "a.B", "init_args": {"p": 1}}},
+    }
+    given = {"augmentation.p": 2, "root": "others"}
+    described, whole = replaced_arguments("data", ImageFolder, node, given, {})
+    assert described["init_args"] == node["init_args"] | {"augmentation": {"class_path": "a.B", "init_args": {"p": 2}}}
+    assert node["init_args"]["augmentation"]["init_args"] == {"p": 1}
+    assert {name: str(value) for name, value in whole.items()} == {"root": "others"}
+    assert replaced_arguments("data", ImageFolder, node, {"augmentation.p": 2}, {}) == (described, {})
 
 
 def test_a_value_below_a_name_is_refused():

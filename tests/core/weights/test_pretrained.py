@@ -121,6 +121,17 @@ def test_weights_that_do_not_fit_leave_the_model_as_it_was(path, change, complai
     assert same(before, values(target))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_leave_the_model_as_it_was(path, value):
+    state, target = Net().state_dict(), Net()
+    before = values(target)
+    state["body.weight"] = state["body.weight"].clone()
+    state["body.weight"][1, 2] = value
+    with pytest.raises(QuintetError, match=r"has 1 tensors that hold NaN or infinity \(first: body.weight\)"):
+        load_weights(target, write(state, path))
+    assert same(before, values(target))
+
+
 def test_only_a_head_of_another_size_is_left_and_that_is_said(path):
     source, target = Net(7), Net(3)
     head = target.head.weight.clone()

@@ -44,3 +44,17 @@ def test_a_selection_holds_its_graphs_alone():
 def test_fields_of_another_length_are_refused():
     with pytest.raises(QuintetError, match="node_values has 3 rows for 2 nodes"):
         GraphStore(torch.tensor([2]), torch.tensor([0]), torch.zeros(2, 0).long(), {"node_values": torch.zeros(3, 1)})
+
+
+def test_whole_numbers_in_few_bytes_come_out_wide():
+    categories = {"node_categories": torch.tensor([[0, 130], [5, 3]])}
+    targets = {"y": torch.tensor([-1]), "charge": torch.tensor([-200]), "row": torch.tensor([70_000])}
+    edges = torch.tensor([[0], [1]])
+    store = GraphStore(torch.tensor([2]), torch.tensor([1]), edges, dict(categories), graphs=dict(targets)).narrow()
+    kinds = {name: values.dtype for _, name, values in store.fields()}
+    assert kinds == {"node_categories": torch.int16, "y": torch.int8, "charge": torch.int16, "row": torch.int32}
+    assert store.edge_index.dtype == torch.int32
+    batch = store.take([0])
+    for name, values in {**categories, **targets, "edge_index": edges}.items():
+        assert torch.equal(getattr(batch, name), values)
+        assert getattr(batch, name).dtype == torch.long

@@ -65,6 +65,16 @@ def test_levels_about_one_half_are_asked_for_where_signs_are_flipped(levels, ref
 
 
 @torch.no_grad()
+def test_a_forecast_is_the_mean_with_that_of_the_negated_series_where_signs_are_flipped():
+    x, covariates = inputs()
+    plain, flipping = small(), small(sign_flip=True)
+    negated = Covariates(-covariates.past, -covariates.future, covariates.static)
+    above, below = plain(x, covariates=covariates), plain(-x, covariates=negated)
+    torch.testing.assert_close(flipping(x, covariates=covariates), (above - below.flip(-1)) / 2, rtol=1e-10, atol=1e-10)
+    assert (above + below.flip(-1)).abs().max() > 0.01
+
+
+@torch.no_grad()
 def test_every_covariate_counts_and_the_future_before_it_comes():
     model, (x, covariates) = small(), inputs()
     forecast = model(x, covariates=covariates)

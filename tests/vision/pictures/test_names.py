@@ -6,9 +6,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from quintet.core.pictures.embeddings import projection
 from quintet.vision.pictures import Shown, ShownMask, class_bars, image_grid, mask_rows, overlay_grid
 from quintet.vision.pictures.contact_sheet import contact_sheet
-from quintet.vision.pictures.embeddings import projection
 from quintet.vision.pictures.extremes import EACH, Extremes, batch_sheet, extremes_sheet
 from quintet.vision.pictures.labels import ShownLabels, label_grid
 

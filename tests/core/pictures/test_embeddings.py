@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quintet.vision.pictures.embeddings import COLOURS, MARKS, MOST, projection
+from quintet.core.pictures.embeddings import COLOURS, MARKS, MOST, projection
 
 
 def points(figure) -> dict[str, np.ndarray]:

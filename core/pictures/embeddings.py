@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...core.pictures.charts import name_in_legend, shortened
-from ...core.pictures.palette import DISTINCT, NEUTRAL
+from .charts import name_in_legend, shortened
+from .palette import DISTINCT, NEUTRAL
 
 # Okabe and Ito, and a mark of its own for each round of them: 40 classes are told apart without colour alone.
 COLOURS = (*DISTINCT, "#8F7A00")
@@ -17,15 +17,20 @@ MOST = 5000  # points, a seeded sample of more
 
 
 def projection(
-    vectors: np.ndarray, labels: Sequence[str | None], title: str, method: Literal["pca", "tsne"] = "pca"
+    vectors: np.ndarray,
+    labels: Sequence[str | None],
+    title: str,
+    method: Literal["pca", "tsne"] = "pca",
+    what: str = "image",
 ) -> Figure:
     """Each embedding a point, at its first two principal components or where t-SNE puts it; classes named beside.
 
     Args:
-        vectors: embeddings (images, dim).
-        labels: of each image, None where unknown.
+        vectors: embeddings (samples, dim).
+        labels: of each sample, None where unknown.
         title: of the picture.
         method: of the map.
+        what: a sample is called.
     """
     # Here, because training a classifier, which reads this file too, would wait for it.
     from sklearn.decomposition import PCA
@@ -35,7 +40,7 @@ def projection(
     vectors, labels = vectors[chosen], [labels[index] for index in chosen]
     centred = vectors - vectors.mean(0)
     if len(vectors) < 3 or vectors.shape[1] < 2:
-        places, axes = np.column_stack([np.arange(len(vectors)), centred[:, 0]]), ("image", "feature")
+        places, axes = np.column_stack([np.arange(len(vectors)), centred[:, 0]]), (what, "feature")
     elif method == "tsne":
         perplexity = min(30, (len(vectors) - 1) / 3)
         places, axes = (

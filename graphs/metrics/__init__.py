@@ -1,0 +1,1 @@
+"""Metrics of graphs that torchmetrics has not."""
