@@ -29,7 +29,7 @@ SEEDS = {"train": 1, "validate": 2, "test": 3}
 SETS = {"validate": 2000, "test": 10000}
 BATCH, EVERY = 256, 200  # sets a step, steps from one validation to the next
 ENCODERS = {"set": partial(Encoder, depth=3), "lstm": LSTMEncoder}
-# Table 1 of the paper: trained on 5 to 50 points and tested on 10; trained and tested on 50.
+# Table 1 of the paper.
 PAPER = """| paper, LSTM with pointers, trained on 5 to 50 points | 10 | 87.0 % | 99.8 % | - | - |
 | paper, LSTM with pointers, trained on 50 points | 50 | 72.6 % | 99.9 % | - | - |
 | paper, LSTM without pointers, trained on 10 points | 10 | 29.9 % | fails | - | - |"""
