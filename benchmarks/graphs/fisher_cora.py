@@ -10,17 +10,13 @@ deviations between seeds.
 """
 
 import argparse
-import io
 import itertools
-import pickle
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -28,8 +24,9 @@ from rich.table import Table
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
-from torch_geometric.utils import add_self_loops, scatter
+from torch_geometric.utils import add_self_loops, scatter, to_undirected
 
+from quintet.graphs.data.planetoid import read_planetoid
 from quintet.graphs.models import FisherInformationLayer
 from quintet.graphs.models.fisher import LinearProjection
 
@@ -46,41 +43,13 @@ class Graph(NamedTuple):
     parts: dict[str, Tensor]
 
 
-class Restricted(pickle.Unpickler):
-    """Reads arrays, sparse matrices and dictionaries, and nothing else."""
-
-    allowed = {
-        ("collections", "defaultdict"): defaultdict,
-        ("__builtin__", "list"): list,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("scipy.sparse.csr", "csr_matrix"): scipy.sparse.csr_matrix,
-    }
-
-    def find_class(self, module: str, name: str) -> type:
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"a Planetoid file holds no {module}.{name}")
-        return self.allowed[module, name]
-
-
 def read(folder: Path, name: str = "cora") -> Graph:
-    def part(of: str) -> object:
-        return Restricted(io.BytesIO((folder / f"ind.{name}.{of}").read_bytes()), encoding="latin1").load()
-
-    order = np.loadtxt(folder / f"ind.{name}.test.index", dtype=int)
-    x = np.concatenate([part("allx").toarray(), part("tx").toarray()])
-    y = np.concatenate([part("ally"), part("ty")]).argmax(1)
-    x[order], y[order] = x[np.sort(order)], y[np.sort(order)]
-    pairs = {(i, j) for i, others in part("graph").items() for j in others if i != j}
-    edges = torch.tensor(sorted(pairs | {(j, i) for i, j in pairs})).T.contiguous()
-    labelled = part("y").shape[0]
-    parts = {
-        "train": torch.arange(labelled),
-        "validation": torch.arange(labelled, labelled + 500),
-        "test": torch.from_numpy(np.sort(order)),
-    }
-    return Graph(F.normalize(torch.from_numpy(x).float(), p=1, dim=1), edges, torch.from_numpy(y), parts)
+    tables = read_planetoid(folder, name)
+    columns = tables.nodes.columns
+    x = torch.from_numpy(columns.drop(columns=["label", "split"]).to_numpy(np.float32))
+    edges = to_undirected(torch.from_numpy(tables.ends))
+    parts = {part: torch.from_numpy(np.flatnonzero(columns["split"] == part)) for part in ("train", "val", "test")}
+    return Graph(F.normalize(x, p=1, dim=1), edges, torch.from_numpy(columns["label"].to_numpy(int)), parts)
 
 
 def accuracy(told: Tensor, graph: Graph, part: str) -> float:
@@ -160,7 +129,7 @@ class Attention(nn.Module):
 def trained(make: Callable[[], nn.Module], graph: Graph, seed: int, rate: float, decay: float) -> Tensor:
     """Predictions of the epoch with the best validation accuracy (of equal ones the lowest loss)."""
     torch.manual_seed(seed)
-    network, rows, held = make(), graph.parts["train"], graph.parts["validation"]
+    network, rows, held = make(), graph.parts["train"], graph.parts["val"]
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
     best, told, since = (-1.0, 0.0), torch.empty(0), 0
     for _ in range(EPOCHS):
@@ -170,7 +139,7 @@ def trained(make: Callable[[], nn.Module], graph: Graph, seed: int, rate: float,
         optimizer.step()
         with torch.no_grad():
             logits = network.eval()(graph.x, graph.edge_index)
-        value = (accuracy(logits.argmax(1), graph, "validation"), -float(F.cross_entropy(logits[held], graph.y[held])))
+        value = (accuracy(logits.argmax(1), graph, "val"), -float(F.cross_entropy(logits[held], graph.y[held])))
         best, told, since = (value, logits.argmax(1), 0) if value > best else (best, told, since + 1)
         if since > PATIENCE:
             break
@@ -220,11 +189,11 @@ def main() -> None:
     for name, (predict, choices) in METHODS.items():
         if not any(name.startswith(wanted) for wanted in options.methods):
             continue
-        firsts = [accuracy(predict(graph, SEEDS[0], choice), graph, "validation") for choice in choices]
+        firsts = [accuracy(predict(graph, SEEDS[0], choice), graph, "val") for choice in choices]
         chosen, began = choices[firsts.index(max(firsts))], time.process_time()
         told = [predict(graph, seed, chosen) for seed in SEEDS]
         seconds = (time.process_time() - began) / len(SEEDS)
-        found = {part: np.array([accuracy(each, graph, part) for each in told]) for part in ("validation", "test")}
+        found = {part: np.array([accuracy(each, graph, part) for each in told]) for part in ("val", "test")}
         shown = [f"{each.mean():.1%} ± {each.std(ddof=1):.1%}" for each in found.values()]
         table.add_row(name, *shown, f"{seconds:.1f}", ", ".join(f"{key} {value}" for key, value in chosen.items()))
         Console(width=180).print(table)

@@ -34,6 +34,7 @@ def test_nearest_are_those_of_a_loop(monkeypatch, budget):
             assert found.index[row][found.real[row]].tolist() == near
             assert found.real[row].sum() == min(4, end - start)
             assert near[0] == row
+    assert not found.index[~found.real].any()
 
 
 def test_queries_ask_their_own_cloud_only():

@@ -118,6 +118,14 @@ def test_a_store_makes_its_batches_and_all_parameters_learn():
     assert network.pool(store.take([0, 1, 2]), network.embed(store.take([0, 1, 2]))).shape == (3, 16)
 
 
+def test_pooling_is_the_mean_over_the_points_that_are_left():
+    network, batch = small(), a_batch(clouds())
+    left = network.embed(batch)
+    assert len(left) == 3 + 1 + 2  # one in four of 11, 1 and 6 points, rounded up
+    expected = torch.stack([left[:3].mean(0), left[3], left[4:].mean(0)])
+    assert (network.pool(batch, left) - expected).norm() < 1e-12
+
+
 @pytest.mark.parametrize(
     ("arguments", "fields", "message"),
     [
