@@ -35,7 +35,7 @@ class Level:
     """
 
     columns: pd.DataFrame
-    names: Sequence[str] = ()
+    names: Sequence[str] | np.ndarray = ()
     place: Callable[[int], str] = str
 
     def __len__(self) -> int:
