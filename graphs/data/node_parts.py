@@ -46,7 +46,9 @@ def node_parts(classes: np.ndarray, given: np.ndarray | None, shares: Shares, se
     """
     if given is None:
         pool = np.flatnonzero(np.array([name is not None for name in classes], dtype=bool))
-        if shares.per_class is not None and len(pool):
+        if not len(pool):
+            return dict.fromkeys(PARTS, pool)  # nothing is known of any node, which only predicting allows
+        if shares.per_class is not None:
             return _per_class(classes, pool, shares, seed)
         return _drawn(classes, pool, shares.fractions, seed)
     parts = {part: np.flatnonzero(given == part) for part in PARTS}
