@@ -193,6 +193,13 @@ def gps_tiny(**arguments: Any) -> GPS:
     return GPS(**{"dim": 64, "depth": 4, "num_heads": 4} | arguments)
 
 
+@register_model("graphs/gine_tiny")
+def gine_tiny(**arguments: Any) -> GPS:
+    """Message passing for a thousand graphs: dim 64, 4 layers of GINE, dropout; attention or another mixer if given."""
+    own = {"dim": 64, "depth": 4, "dropout": 0.1, "head_dropout": 0.1}
+    return GPS(**own | {"global_mixer": arguments.get("mixer") is not None} | arguments)
+
+
 @register_model("graphs/gps_zinc")
 def gps_zinc(**arguments: Any) -> GPS:
     """GPS as published for ZINC: dim 64, 10 layers of GINE and attention, random walks, sum over nodes."""

@@ -118,3 +118,10 @@ def test_layers_are_blocks_of_padded_graphs_too(graphs):
     edges = Edges(places[graphs.edges], given["edges"].features)
     assert isinstance(network.encoder.blocks[0], GPSLayer)
     assert error(network.encoder(padded, mask, edges=edges)[mask], found) < 1e-10
+
+
+def test_message_passing_alone_takes_a_mixer_all_the_same():
+    sizes = {"node_categories": (3,), "edge_categories": (2,)}
+    alone, mixed = create_model("graphs/gine_tiny", **sizes), create_model("graphs/gine_tiny", mixer="linear", **sizes)
+    assert all(block.mixer is None and block.local is not None for block in alone.encoder.blocks)
+    assert all(block.mixer is not None and block.local is not None for block in mixed.encoder.blocks)
