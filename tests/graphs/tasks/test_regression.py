@@ -12,7 +12,7 @@ from quintet.core.run.metrics_file import read_metrics
 from quintet.graphs import GraphRegressor, Molecules
 
 QUIET = ["trainer=cpu", "trainer.enable_progress_bar=false"]
-TINY = "{dim: 8, depth: 1, num_heads: 1}"
+TINY = "{dim: 8, depth: 1, num_heads: 1, global_mixer: true}"
 SMALL = {"dim": 8, "depth": 1, "num_heads": 1}
 
 

@@ -19,6 +19,7 @@ def task(table):
     return task.eval(), data
 
 
+@pytest.mark.compilation
 def test_a_graph_takes_molecules_of_any_size_and_gives_the_users_units(task):
     task, data = task
     deployable = task.deployable()
