@@ -237,7 +237,7 @@ class GraphFiles(GraphModule):
                 self.datasets[stage] = self.store
             elif len(self.parts[stage]):
                 self._check_classes(stage)
-                self.datasets[stage] = self.store.select(self.parts[stage])
+                self.datasets[stage] = self.store.select(torch.from_numpy(self.parts[stage]))
             elif stage != "test":
                 raise refusal([Fault(self.root, f"has no graph in the {stage} part", "give data.val_fraction above 0")])
 

@@ -108,5 +108,5 @@ class _Named(Sheet):
         super().__init__(path, frame, rows)
         self.what, self.names = what, names
 
-    def place(self, row: int) -> str:
+    def place(self, row: int | np.integer) -> str:
         return f"{self.path} {self.what} '{self.names[row]}'"

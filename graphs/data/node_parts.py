@@ -20,8 +20,8 @@ class Shares:
         per_class: training nodes of each class; None for all that validation and test leave.
     """
 
-    val: float = 0.2
-    test: float = 0.2
+    val: float | int = 0.2
+    test: float | int = 0.2
     per_class: int | None = None
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ class Shares:
             raise QuintetError(f"data.per_class is {self.per_class}; give at least 1")
 
     @property
-    def fractions(self) -> dict[str, float]:
+    def fractions(self) -> dict[str, float | int]:
         return {"val": self.val, "test": self.test}
 
 
@@ -46,7 +46,9 @@ def node_parts(classes: np.ndarray, given: np.ndarray | None, shares: Shares, se
     """
     if given is None:
         pool = np.flatnonzero(np.array([name is not None for name in classes], dtype=bool))
-        if shares.per_class is not None and len(pool):
+        if not len(pool):
+            return dict.fromkeys(PARTS, pool)  # nothing is known of any node, which only predicting allows
+        if shares.per_class is not None:
             return _per_class(classes, pool, shares, seed)
         return _drawn(classes, pool, shares.fractions, seed)
     parts = {part: np.flatnonzero(given == part) for part in PARTS}

@@ -40,7 +40,7 @@ class Sheet:
     frame: pd.DataFrame
     rows: Int[np.ndarray, " rows"]
 
-    def place(self, row: int) -> str:
+    def place(self, row: int | np.integer) -> str:
         return f"{self.path} row {self.rows[row]}"
 
     def find(self, given: str | None, usual: Collection[str], option: str) -> str | None:
