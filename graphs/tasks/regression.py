@@ -89,7 +89,7 @@ class GraphRegressor(GraphTask):
     def outcome(self, outputs: Float[Tensor, "*members graphs targets"]) -> Tensor:
         return outputs
 
-    def restored(self, values: Float[Tensor, "*rows targets"]) -> Tensor:
+    def restored(self, values: Float[Tensor, "*others targets"]) -> Tensor:
         """Standardised values in the user's units, in float64."""
         return values.to(self.mean.device).double() * self.std + self.mean
 

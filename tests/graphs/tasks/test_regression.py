@@ -24,6 +24,7 @@ def trained(tmp_path_factory, working_in, chains):
     options = ["data.path=table.csv", "data.targets=[length,mass]", "data.split=random", "run_dir=run"]
     options += [f"model.backbone_arguments={TINY}", "model.ensemble=2", "model.blend=true", "trainer.max_epochs=2"]
     options += ["data.descriptors=null", "data.val_fraction=0.25", "data.test_fraction=0.3", *QUIET]
+    options += ["model.backbone=gps_tiny"]  # for the picture of its attention
     with working_in(folder):
         assert main(["fit", "experiment=graphs/molecules", *options]) == 0
     return folder
