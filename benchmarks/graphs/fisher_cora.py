@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 from torch_geometric.utils import add_self_loops, scatter, to_undirected
 
-from quintet.graphs.data.planetoid import read_planetoid
+from quintet.graphs.data.files.planetoid import read_planetoid
 from quintet.graphs.models import FisherInformationLayer
 from quintet.graphs.models.fisher import LinearProjection
 

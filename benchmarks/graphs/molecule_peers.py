@@ -21,7 +21,7 @@ from torch_geometric.nn import GINEConv, GPSConv, global_add_pool
 from torch_geometric.transforms import AddRandomWalkPE
 from torch_geometric.utils import from_smiles
 
-from quintet.graphs.data.descriptors import descriptors_of, morgan_counts
+from quintet.graphs.data.molecule.descriptors import descriptors_of, morgan_counts
 
 WALK, DIM, DEPTH = 16, 64, 4
 

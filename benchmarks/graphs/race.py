@@ -35,8 +35,8 @@ from rich.console import Console
 from rich.table import Table
 
 from quintet.core.bench.operations import processor_name
-from quintet.graphs.data.ligands import ligands
-from quintet.graphs.data.molecule_splits import scaffold_of, scaffold_split
+from quintet.graphs.data.molecule.ligands import ligands
+from quintet.graphs.data.molecule.splits import scaffold_of, scaffold_split
 
 PROBLEMS = ("ESOL random", "ChEMBL random", "ChEMBL scaffold")
 ALONE, BLEND = "quintet, network alone", "quintet"

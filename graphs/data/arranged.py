@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ...core.data.faults import Fault
-from . import directions
-from .columns import is_number, names_each_row
-from .graph_tables import SPOKEN, GraphTables, Level, part_of
-from .tables import text_column
+from .files import directions
+from .files.columns import is_number, names_each_row
+from .files.graph_tables import SPOKEN, GraphTables, Level, part_of
+from .files.tables import text_column
 
 LABELS = ("label", "class", "category", "y", "target")
 SPLITS = ("split", "part", "subset")

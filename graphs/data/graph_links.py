@@ -19,9 +19,9 @@ from ...core.data.splits import check_fractions
 from .arranged import EdgeRules, Edges, Roles, parts_given, split_column
 from .description import GraphDescription
 from .encoded import with_encodings
-from .graph_files import Reading
+from .files.graph_files import Reading
+from .files.graph_tables import named_rows
 from .graph_module import GraphModule, Treatment
-from .graph_tables import named_rows
 from .link_parts import LinkParts, conflicts, link_parts, names_of, pairs_of
 from .rows import Row
 from .store import GraphStore

@@ -17,11 +17,11 @@ from ...core.data.module import DataModule
 from ...core.data.problems import problems_table
 from ...core.data.report import stacked
 from ...core.errors import QuintetError
-from . import columns
 from .arranged import EdgeRules, Edges, Features, Roles, edges_of, features_of, roles_of
 from .description import GraphDescription
-from .graph_files import Reading, read_graphs
-from .graph_tables import GraphTables
+from .files import columns
+from .files.graph_files import Reading, read_graphs
+from .files.graph_tables import GraphTables
 
 SHOWN = 20  # columns and classes listed one by one
 DEGREE = "degree"  # the column of nodes that have no other

@@ -18,9 +18,9 @@ from ...core.errors import QuintetError
 from .arranged import EdgeRules, Roles, classes_given, parts_given, targets_given
 from .description import GraphDescription
 from .encoded import with_encodings
-from .graph_files import Reading, holds_one_graph
+from .files.graph_files import Reading, holds_one_graph
+from .files.graph_tables import PARTS, named_rows
 from .graph_module import GraphModule, Treatment, counts_table, in_order
-from .graph_tables import PARTS, named_rows
 from .moments import target_moments
 from .neighbours import NeighbourSampler, SeedNodes
 from .node_parts import Shares, node_parts

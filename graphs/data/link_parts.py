@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ...core.errors import QuintetError
-from .graph_tables import PARTS
+from .files.graph_tables import PARTS
 
 LISTED = 2000  # nodes up to which all pairs that are no edges are listed to choose from
 

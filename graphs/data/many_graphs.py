@@ -12,15 +12,15 @@ from rich.table import Table
 from torch import Tensor
 
 from ...core.data.faults import Fault, refusal
-from . import columns
 from .arranged import EdgeRules, Roles, classes_given, parts_given, targets_given
 from .batches import by_nodes
 from .description import GraphDescription
 from .encoded import with_encodings
-from .graph_files import Reading, holds_many_graphs
+from .files import columns
+from .files.graph_files import Reading, holds_many_graphs
+from .files.graph_tables import named_rows
 from .graph_module import GraphModule, Treatment, counts_table, in_order
 from .graph_parts import Draw, graph_parts
-from .graph_tables import named_rows
 from .moments import target_moments
 from .rows import Row
 from .store import GraphStore

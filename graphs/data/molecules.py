@@ -20,23 +20,23 @@ from ...core.data.module import DataModule
 from ...core.data.splits import check_fractions
 from ...core.errors import QuintetError
 from ...core.writing.console import printable
-from . import molecule_splits as splits
 from .batches import by_nodes
 from .cache import cached_with_notes
 from .description import GraphDescription
 from .encodings import encode, encodings_of
-from .featurize import EDGE_COLUMNS, NODE_COLUMNS
-from .ligands import ligands
-from .molecule_cells import cells_of, wrong_numbers
-from .molecule_columns import RDKIT, Options, Roles, TargetKind, find_roles, holds_molecules
-from .molecule_descriptors import Descriptors, measured, standardised
-from .molecule_examination import MoleculeExamination, remarks_on, split_faults, targets_of
-from .molecule_files import OWN_FORMATS, Given, MoleculeTable, format_of, read_table
-from .molecule_parts import divided, target_statistics, unlearnable
-from .molecule_reading import ReadMolecules, Treatment, content_of, read_molecules, treated
-from .molecule_report import report
+from .molecule import splits as splits
+from .molecule.cells import cells_of, wrong_numbers
+from .molecule.columns import RDKIT, Options, Roles, TargetKind, find_roles, holds_molecules
+from .molecule.examination import MoleculeExamination, remarks_on, split_faults, targets_of
+from .molecule.featurize import EDGE_COLUMNS, NODE_COLUMNS
+from .molecule.files import OWN_FORMATS, Given, MoleculeTable, format_of, read_table
+from .molecule.ligands import ligands
+from .molecule.parts import divided, target_statistics, unlearnable
+from .molecule.reading import ReadMolecules, Treatment, content_of, read_molecules, treated
+from .molecule.report import report
+from .molecule.smiles import MOST_ATOMS, read_smiles, silent
+from .molecule.standardised import Descriptors, measured, standardised
 from .rows import Row
-from .smiles import MOST_ATOMS, read_smiles, silent
 from .store import GraphStore
 
 REMEMBERED_FROM = 500  # rows; fewer are read again as fast
@@ -436,7 +436,7 @@ class Molecules(DataModule):
 
 
 def _descriptors_of(molecules: list[Chem.Mol]) -> tuple[np.ndarray, Sequence[str]]:
-    from .descriptors import descriptors_of
+    from .molecule.descriptors import descriptors_of
 
     return descriptors_of(molecules)
 

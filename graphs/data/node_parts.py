@@ -7,7 +7,7 @@ import numpy as np
 
 from ...core.data.splits import check_fractions, stratified_split
 from ...core.errors import QuintetError
-from .graph_tables import PARTS
+from .files.graph_tables import PARTS
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,13 @@ class Nearest(nn.Module):
 
     def similarity(self, bits: UInt8[Tensor, "molecules bytes"]) -> Float[Tensor, " molecules"]:
         """Of each molecule to the most similar training molecule."""
-        from ..data.descriptors import most_similar
+        from ..data.molecule.descriptors import most_similar
 
         return most_similar(bits, self.bits.cpu()).similarity[:, 0]
 
     def forward(self, bits: UInt8[Tensor, "molecules bytes"]) -> Float[Tensor, "molecules targets"]:
         """sum_k s_k y_k / sum_k s_k over the nearest whose target is known, NaN where none is."""
-        from ..data.descriptors import most_similar
+        from ..data.molecule.descriptors import most_similar
 
         found = most_similar(bits, self.bits.cpu(), min(NEAREST, len(self.bits)))
         values, weights = self.targets.cpu()[found.index], found.similarity[..., None] + 1e-6
@@ -250,7 +250,7 @@ class References(nn.Module):
         """Of each molecule to the most similar training molecule; None for other graphs."""
         if self.nearest is None or self.nearest.bits is None:
             return None
-        from ..data.descriptors import morgan_bits
+        from ..data.molecule.descriptors import morgan_bits
 
         return self.nearest.similarity(morgan_bits(data.molecules_of(batch.row.tolist())))
 
@@ -258,7 +258,7 @@ class References(nn.Module):
         if not self.molecules:
             sizes = self.description.sizes
             return Described(graph_statistics(batch.to("cpu"), sizes).numpy())
-        from ..data.descriptors import descriptors_of, morgan_bits, morgan_counts
+        from ..data.molecule.descriptors import descriptors_of, morgan_bits, morgan_counts
 
         molecules = data.molecules_of(batch.row.tolist())
         bits = morgan_bits(molecules)

@@ -11,8 +11,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 from ...core.pictures.charts import shortened
 from ...core.pictures.palette import BLUE, GREEN, NEUTRAL, ORANGE
-from ..data.molecule_examination import MoleculeExamination
-from ..data.smiles import silent
+from ..data.molecule.examination import MoleculeExamination
+from ..data.molecule.smiles import silent
 
 COLUMNS, ROWS = 6, 4  # molecules of a sheet
 SIDE = 300  # pixels of a drawing

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core.errors import QuintetError
 from ...core.writing.cells import text_cell, write_table
-from ..data.tables import read_sheet, text_column
+from ..data.files.tables import read_sheet, text_column
 
 Score = Callable[[Int[Tensor, "2 pairs"]], Float[Tensor, " pairs"]]
 ENDS = ("source", "target")

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from quintet.core.data.module import DataModule
 from quintet.graphs import GraphDescription, GraphStore
-from quintet.graphs.data.descriptors import descriptors_of, morgan_counts
+from quintet.graphs.data.molecule.descriptors import descriptors_of, morgan_counts
 from quintet.graphs.models.references import References
 
 SMILES = [f"{head}{'C' * length}{tail}" for head in "ON" for length in range(1, 8) for tail in ("", "F", "c1ccccc1")]
