@@ -5,8 +5,8 @@
 The network is the published one for ZINC: 10 layers of GINE and attention of 4 heads, dim 64, random walks of 20 steps;
 424 thousand parameters. Molecules have 9 to 38 atoms, a batch 32 of them. An epoch reads batches, each side in its own
 way (PyG's DataLoader; a store, whose batches are of molecules of like size), and takes steps: forward, absolute error,
-backward, AdamW (fused, as quintet's tasks have it on a CPU; PyG's examples take torch's default). `--dropout` is that of
-the attention weights, 0.5 in the published configuration.
+backward, AdamW (fused, as quintet's tasks have it on a CPU; PyG's examples take torch's default). `--dropout` is that
+of the attention weights, 0.5 in the published configuration.
 """
 
 import argparse
