@@ -21,6 +21,7 @@ from torch_geometric.data.storage import GlobalStorage
 from ....core.data.faults import Fault
 from ....core.errors import QuintetError, first_line
 from ....core.weights.archives import check_archive, check_pickle
+from ....core.weights.safe_classes import safe_classes
 from .graph_tables import GraphTables, Level
 
 ENDINGS = (".pt", ".pth")
@@ -71,7 +72,7 @@ def load(path: Path) -> Any:
             dotted = name.replace(" ", ".")[:80]
             raise QuintetError(f"{path} was refused: it names {dotted}, which is no tensor and no Data of PyG")
     try:
-        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+        with safe_classes([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
             return torch.load(path, map_location="cpu", weights_only=True)
     # Whatever torch raises of a damaged file.
     except Exception as error:
