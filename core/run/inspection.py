@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -52,6 +53,8 @@ def _group_of(path: Path, options: set[str], config_dir: str | None) -> str:
     for group in groups:
         config = composition.compose([f"data={group}"], config_dir)
         let_in_own_code(str(config.data._target_))
+        if not _could_hold(str(config.data._target_), path):
+            continue
         data_type = composition.import_class(config.data._target_, "data")
         taken = options <= set(inspect.signature(data_type.__init__).parameters)
         try:
@@ -69,3 +72,14 @@ def _group_of(path: Path, options: set[str], config_dir: str | None) -> str:
         raise reason
     named = f"; it could be {' or '.join(reading)}" if reading else ""
     raise QuintetError(f"no data module recognises {path}{named}; name one with data=GROUP: {', '.join(groups)}")
+
+
+def _could_hold(target: str, path: Path) -> bool:
+    """False where the package of a data module says so by its `could_hold`, before the module is imported."""
+    if "." not in target:
+        return True
+    try:
+        package = import_module(target.rpartition(".")[0])
+    except ImportError:
+        return True  # which importing the class says in a line
+    return getattr(package, "could_hold", lambda _: True)(path)

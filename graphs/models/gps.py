@@ -43,7 +43,7 @@ class GPSLayer(nn.Module):
         norm: factory `Norm(dim)`.
         dropout: rate on both branches.
 
-    Raises QuintetError for an unknown word, and without either.
+    Raises QuintetError for an unknown word, without either, and for a mixer that does not take graphs.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class GPSLayer(nn.Module):
         super().__init__()
         self.local = local_layer(local, dim)
         self.mixer = None if mixer is None else mixer(dim)
+        check_graph_mixer(self.mixer)
         if self.local is None and self.mixer is None:
             raise QuintetError("a GPS layer needs a local layer or a mixer among all nodes; got neither")
         self.norm1 = None if self.local is None else norm(dim)
@@ -92,6 +93,20 @@ def local_layer(local: Local, dim: int) -> nn.Module | None:
     from .convolutions import local_factory  # imports PyG
 
     return local_factory(local)(dim)
+
+
+def check_graph_mixer(mixer: nn.Module | None) -> None:
+    """Raises QuintetError where a mixer takes grids alone, or sees how much a graph is padded."""
+    if not isinstance(mixer, Mixer):
+        return
+    name = type(mixer).__name__
+    if not mixer.padding_invariant:
+        raise QuintetError(f"this {name} depends on padding: a graph would change beside larger ones; give another")
+    if 1 not in mixer.grid_ranks:
+        ranks = " or ".join(map(str, sorted(mixer.grid_ranks)))
+        raise QuintetError(
+            f"this {name} takes tokens on {ranks} grid axes; the nodes of a graph are a row: give it rank=1, or another"
+        )
 
 
 def no_mixer(dim: int) -> None:
