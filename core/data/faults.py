@@ -20,4 +20,5 @@ def refusal(faults: Sequence[Fault], inspected: str = "") -> QuintetError:
     first = faults[0]
     where = f": {inspected}" if inspected else ""
     others = f" ({len(faults)} faults in all{where})" if len(faults) > 1 else ""
-    return QuintetError(f"{first.where} {first.what}; {first.remedy}{others}")
+    # Cells of a table may hold the ends of lines.
+    return QuintetError(" ".join(f"{first.where} {first.what}; {first.remedy}{others}".splitlines()))

@@ -39,6 +39,9 @@ class DataModule(Described, L.LightningDataModule):
     fixed: ClassVar[frozenset[str]] = frozenset()
     """Arguments that a trained model decides on: a checkpoint brings their values, and others are refused."""
 
+    inherited: frozenset[str] = frozenset()
+    """Names of the arguments that a checkpoint brought, where none of the user's stands in their place."""
+
     def __init__(self, *, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):

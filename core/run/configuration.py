@@ -113,6 +113,7 @@ def restored_objects(
         )
     task = restored_task(checkpoint | {RECORD: record}, path, whole["model"], trusted)
     data = restored(lambda: build_node(record["data"], DataModule, whole["data"], path, trusted), path, record)
+    data.inherited = frozenset(record["data"].get("init_args", {})) - frozenset(given["data"])
     return {"model": task, "data": data}
 
 

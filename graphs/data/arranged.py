@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...core.data.faults import Fault
 from .files import directions
-from .files.columns import is_number, names_each_row
+from .files.columns import beyond, is_number, names_each_row
 from .files.graph_tables import SPOKEN, GraphTables, Level, part_of
 from .files.tables import text_column
 
@@ -119,8 +119,18 @@ def targets_given(level: Level, targets: tuple[str, ...], faults: list[Fault]) -
                 Fault(f"the column '{name}'", "has no number in any row", "fill it, or leave it out of data.targets")
             )
         else:
+            faults += beyond(level, [name])
             values[:, place] = column
     return values
+
+
+def constant(targets: tuple[str, ...], values: np.ndarray) -> list[Fault]:
+    """A fault where none of the targets ever changes among rows of training, (rows, targets)."""
+    told = [column[~np.isnan(column)] for column in values.T]
+    if not targets or any(len(column) == 0 or column.min() != column.max() for column in told):
+        return []
+    what = f"is {told[0][0]:g} in every training row"
+    return [Fault(f"the column '{targets[0]}'", what, "there is nothing to learn; name another with data.targets")]
 
 
 @dataclass(frozen=True)

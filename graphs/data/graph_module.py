@@ -183,6 +183,12 @@ class GraphModule(DataModule):
             faults += columns.mismatches(tables.graphs, "graphs", {}, known.graph_numbers)
             if faults:
                 return faults
+        for level, names in (
+            (tables.nodes, self.features.nodes),
+            (tables.edges, self.features.edges),
+            (tables.graphs, self.features.graphs),
+        ):
+            faults += columns.beyond(level, [name for name in names if columns.is_number(level.columns[name])])
         if self.treatment.gaps == "refuse":
             for level, names in ((tables.nodes, self.features.nodes), (tables.edges, self.features.edges)):
                 numbers = [name for name in names if columns.is_number(level.columns[name])]

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ...core.data.faults import Fault, refusal
 from ...core.errors import QuintetError
-from .arranged import EdgeRules, Roles, classes_given, parts_given, targets_given
+from .arranged import EdgeRules, Roles, classes_given, constant, parts_given, targets_given
 from .description import GraphDescription
 from .encoded import with_encodings
 from .files.graph_files import Reading, holds_one_graph
@@ -148,7 +148,7 @@ class GraphNodes(GraphModule):
             if not len(parts[part])
         ]
         if faults or not roles.label:
-            return faults
+            return faults or constant(roles.targets, self.measurements[parts["train"]])
         known = set(self.classes[parts["train"]]) - {None}
         if len(known) < 2:
             what = f"has one class in its training part ({', '.join(known) or 'none'})"

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ...core.data.faults import Fault, refusal
-from .arranged import EdgeRules, Roles, classes_given, parts_given, targets_given
+from .arranged import EdgeRules, Roles, classes_given, constant, parts_given, targets_given
 from .batches import by_nodes
 from .description import GraphDescription
 from .encoded import with_encodings
@@ -139,7 +139,7 @@ class GraphFiles(GraphModule):
             if not len(parts[part])
         ]
         if faults or not roles.label:
-            return faults
+            return faults or constant(roles.targets, self.measurements[parts["train"]])
         known = set(self.classes[parts["train"]]) - {None}
         if len(known) < 2:
             what = f"has one class in its training part ({', '.join(known) or 'none'})"

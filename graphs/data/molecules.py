@@ -182,7 +182,7 @@ class Molecules(DataModule):
     @cached_property
     def roles(self) -> Roles:
         """What each column is, targets left open."""
-        return find_roles(self.source, self.options, self._described, targets=False)
+        return find_roles(self.source, self.options, self._described, False, self.inherited)
 
     @cached_property
     def read(self) -> ReadMolecules:

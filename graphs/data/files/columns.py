@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ....core.data.faults import Fault
 from .graph_tables import Level
+from .tables import LARGEST
 
 Words = dict[str, list[str]]
 Numbers = dict[str, list[float]]
@@ -100,6 +101,19 @@ def empty_cells(level: Level, numbers: Sequence[str]) -> list[Fault]:
         what = f"has no number in the column '{numbers[column]}'"
         faults.append(Fault(level.place(int(row)), what, "fill it, or data.gaps=mean takes the training mean for all"))
     return faults
+
+
+def beyond(level: Level, numbers: Sequence[str]) -> list[Fault]:
+    """Infinite numbers, and those that float32 cannot hold."""
+    values = level.columns[list(numbers)].to_numpy(np.float64)
+    return [
+        Fault(
+            level.place(int(row)),
+            f"has {values[row, column]:g} in the column '{numbers[column]}'",
+            f"correct it; numbers are at most {LARGEST:g}",
+        )
+        for row, column in np.argwhere(np.abs(values) > LARGEST)
+    ]
 
 
 def unseen(columns: pd.DataFrame, words: Mapping[str, list[str]]) -> list[str]:

@@ -4,6 +4,7 @@ import io
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import networkx as nx
 import numpy as np
@@ -40,7 +41,34 @@ def read_xml_graph(path: Path, reading: Reading) -> GraphTables:
     # Whatever the parsers raise: a file can be damaged in more ways than they foresee.
     except Exception as error:
         raise QuintetError(f"{path} cannot be read: {first_line(error)}") from error
+    _check_declared(path, body)
     return tables_of(graph, path, reading)
+
+
+def _check_declared(path: Path, body: str) -> None:
+    """Raises QuintetError for a node that stands twice, and an edge to one that stands nowhere.
+
+    networkx makes one of the former and a node of the latter.
+    """
+    declared: set[str] = set()
+    edges: list[tuple[str, str]] = []
+    for _, element in ElementTree.iterparse(io.BytesIO(body.encode())):
+        tag = element.tag.rpartition("}")[2]
+        if tag == "node":
+            name = element.get("id", "")
+            if name in declared:
+                raise QuintetError(f"{path} names the node '{name[:40]}' twice; name each once")
+            declared.add(name)
+        elif tag == "edge":
+            edges.append((element.get("source", ""), element.get("target", "")))
+        element.clear()
+    for source, target in edges:
+        for name in (source, target):
+            if name not in declared:
+                raise QuintetError(
+                    f"{path} has an edge from '{source[:40]}' to '{target[:40]}' and no node '{name[:40]}'; "
+                    "add the node, or remove the edge"
+                )
 
 
 def _harmless(path: Path) -> str:

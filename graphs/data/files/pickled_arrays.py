@@ -36,7 +36,8 @@ def matrix_of(made: Any) -> np.ndarray:
     array = array_of(made)
     if array.ndim != 2:
         raise Refused("it holds an array that is no table of rows and columns")
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what becomes infinite is said of its cell
+        return array.astype(np.float32)
 
 
 def lists_of(made: Any, most: int) -> Iterator[tuple[int, list[int]]]:
@@ -98,7 +99,9 @@ def _dense(state: Any) -> np.ndarray:
     if not _agree(values, columns, borders, shape):
         raise Refused("it holds a sparse matrix whose parts do not agree")
     # Copied in the machine's own order of bytes, in which scipy computes.
-    parts = (values.astype(np.float32), columns.astype(np.int64), borders.astype(np.int64))
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    parts = (values, columns.astype(np.int64), borders.astype(np.int64))
     return csr_matrix(parts, shape=shape).toarray()
 
 

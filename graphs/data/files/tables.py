@@ -6,6 +6,7 @@ import io
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,16 @@ SEPARATORS = ",;\t"
 MISSING = ("NA", "N/A", "n/a", "NaN", "NAN", "nan", "NULL", "null", "None", "<NA>", "#N/A")
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
 PADDED = r"[+-]?0\d+"  # a whole number that begins with 0 is a name
+LARGEST = 1e30  # of a number: float32 ends at 3e38, and squares of differences are summed in float64
+# How programs write numbers for people, and what that is called.
+WRITINGS = {
+    r"[<>~=≤≥]+\s*[\d.eE+-]+": "a bound where a number is meant",
+    r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?": "a number with marks between its thousands",
+    r"[+-]?\d+,\d+": "a number with a comma for its point",
+    r"[+-]?[\d.]+\s*±\s*[\d.]+": "a number with its error",
+    r"[+-]?(?:\d+\.?\d*|\.\d+)\s*(%)": "a number with its unit, '{}'",
+    r"[+-]?(?:\d+\.?\d*|\.\d+)\s+([a-zA-Zµμ°/%][^\s\d]{0,9})": "a number with its unit, '{}'",
+}
 MOST_TEXT = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16  # a table takes several times as many bytes
 
 
@@ -49,6 +60,26 @@ class Sheet:
             known = nearest(given, list(self.frame.columns))
             raise QuintetError(f"{self.path} has no column '{given}' (data.{option}); {known}")
         return given or next((name for name in self.frame if name.strip().lower() in usual), None)
+
+
+def written_otherwise(cells: Sequence[str]) -> str | None:
+    """How numbers in a column are written for people, where most of its cells are numbers; None where none is.
+
+    Taken for words, 1,5 and 1.6 would be two classes.
+    """
+    found: Counter[str | None] = Counter()
+    for cell, times in Counter(cells).items():
+        found[_writing(cell)] += times
+    numbers = len(cells) - found.pop(None, 0)
+    found.pop("", None)
+    return str(found.most_common(1)[0][0]) if found and 2 * numbers > len(cells) else None
+
+
+def _writing(cell: str) -> str | None:
+    for pattern, what in WRITINGS.items():
+        if found := re.fullmatch(pattern, cell.strip()):
+            return what.format(*found.groups()[-1:])
+    return "" if re.fullmatch(NUMBER, cell.strip()) else None
 
 
 def exists(path: Path) -> bool:
@@ -93,6 +124,8 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 def _text_table(path: Path) -> pd.DataFrame:
     text = text_of(path)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
     line = text.lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
     if not line.strip():
         raise QuintetError(f"{path} is empty; it needs a first line that names its columns")
@@ -111,8 +144,19 @@ def _text_table(path: Path) -> pd.DataFrame:
             raise QuintetError(
                 f"{path} has rows with more cells than the {len(names)} columns of its header"
             ) from error
+        except pd.errors.ParserError as error:
+            raise QuintetError(f"{path} {_broken(str(error))}; correct it") from None
     frame.columns = names
     return frame.drop(columns=[name for name in names if not name])
+
+
+def _broken(said: str) -> str:
+    """What pandas says of a row, as a person would."""
+    if ragged := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", said):
+        return f"row {ragged[2]} has {ragged[3]} cells and the header {ragged[1]}"
+    if quoted := re.search(r"EOF inside string starting at row (\d+)", said):
+        return f"row {int(quoted[1]) + 1} opens a quotation mark that nothing closes"
+    return f"cannot be read: {said.strip()[:160]}"
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
@@ -171,9 +215,14 @@ def _typed(sheet: Sheet, name: str, is_words: bool, faults: list[Fault]) -> pd.S
     cells = text.dropna()
     numeric = cells.str.fullmatch(NUMBER).astype(bool)
     gaps = cells.isin(MISSING)
-    if not len(cells):
+    if gaps.all():
         return pd.Series(np.nan, index=text.index)
     if numeric.sum() * 2 <= (~gaps).sum() or cells[numeric].str.fullmatch(PADDED).any():
+        if told := written_otherwise(list(cells[~gaps])):
+            row = next(row for row in cells.index if cells[row] not in MISSING and _writing(cells[row]))
+            what = f"has '{cells[row][:40]}' in the column '{name}', {told}"
+            remedy = f"write numbers alone, as 1234.5, or take all for words: data.words=[{name}]"
+            faults.append(Fault(sheet.place(row), what, remedy))
         return text
     for row in cells.index[~numeric & ~gaps]:
         what = f"has '{cells[row][:40]}' in the column '{name}', whose other cells are numbers"
@@ -182,8 +231,11 @@ def _typed(sheet: Sheet, name: str, is_words: bool, faults: list[Fault]) -> pd.S
 
 
 def _finite(sheet: Sheet, name: str, column: pd.Series, faults: list[Fault]) -> pd.Series:
-    for row in np.flatnonzero(np.isinf(column)):
-        faults.append(Fault(sheet.place(row), f"has an infinite number in the column '{name}'", "correct it"))
+    for row in np.flatnonzero(np.abs(column) > LARGEST):
+        what = f"has {column[row]:g} in the column '{name}'"
+        if np.isinf(column[row]):
+            what = f"has an infinite number in the column '{name}'"
+        faults.append(Fault(sheet.place(row), what, f"correct it; numbers are at most {LARGEST:g}"))
     return column
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from ..files.tables import LARGEST, NUMBER, written_otherwise
 from .smiles import quoted
 
 # What people and programs write where nothing was measured.
@@ -40,6 +41,16 @@ class Cells:
         """Its distinct words."""
         return sorted(set(self.text[~self.missing]))
 
+    @property
+    def otherwise(self) -> str | None:
+        """How its numbers are written, where they are not written as numbers."""
+        return written_otherwise(list(self.text[~self.missing]))
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Its words as names of classes: 1.0 is the class 1, which other rows and other files may write without."""
+        return np.array([re.sub(r"^(\d+)\.0*$", r"\1", str(word)) for word in self.text], dtype=object)
+
 
 def cells_of(column: pd.Series) -> Cells:
     """Looks at a column of text."""
@@ -64,18 +75,16 @@ def _kind(values: np.ndarray) -> CellKind:
 
 def wrong_numbers(cells: Cells, name: str) -> Iterator[tuple[int, str]]:
     """Positions of cells that are no finite numbers in a column of numbers, and what they are instead."""
-    for position in np.flatnonzero(~cells.missing & ~np.isfinite(cells.values)):
+    for position in np.flatnonzero(~cells.missing & ~(np.abs(cells.values) <= LARGEST)):
         text = str(cells.text[position])
         yield int(position), f"has {quoted(text)} in the column '{name}', {_instead(text)}"
 
 
 def _instead(text: str) -> str:
-    if re.fullmatch(r"\s*[<>~=≤≥]+\s*[\d.eE+-]+\s*", text):
-        return "a bound where a number is meant"
-    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?", text):
-        return "a number with marks between its thousands"
-    if re.fullmatch(r"[+-]?\d+,\d+", text):
-        return "a number with a comma for its point"
+    if told := written_otherwise([text]):
+        return told
+    if re.fullmatch(NUMBER, text):
+        return f"a number beyond {LARGEST:g}"
     return "an infinite number" if "inf" in text.lower() else "no number"
 
 

@@ -1,6 +1,6 @@
 """Which column of a table of molecules is what: the molecule, its name, what is predicted, what is known of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -10,9 +10,10 @@ import numpy as np
 from ....core.data.faults import Fault
 from ....core.errors import QuintetError, nearest
 from ..description import GraphDescription
+from ..files.tables import written_otherwise
 from .cells import MOST_CLASSES, Cells, cells_of
 from .files import OWN_FORMATS, MoleculeTable, format_of, read_table
-from .smiles import Unreadable, read_smiles
+from .smiles import Unreadable, quoted, read_smiles
 
 RDKIT = "rdkit"  # descriptors that are computed
 COLUMNS = "columns"  # all columns of numbers that have no other role
@@ -22,6 +23,7 @@ TARGET_NAMES = ("target", "y", "label", "activity", "class")
 SPLIT_NAMES = ("split", "subset", "partition")
 PEEKED = 200  # rows from which a file is recognised
 PROBED = 40  # cells that are tried where no name says which column holds molecules
+OF_COLUMNS = ("smiles", "id", "split", "time", "group")  # options that each name a column
 LISTED = 12  # columns that a message names
 
 TargetKind = Literal["numbers", "labels", "classes"]
@@ -78,7 +80,13 @@ class Roles:
         return "target" if name in self.targets else "descriptor" if name in self.descriptors else ""
 
 
-def find_roles(table: MoleculeTable, options: Options, known: GraphDescription | None, targets: bool) -> Roles:
+def find_roles(
+    table: MoleculeTable,
+    options: Options,
+    known: GraphDescription | None,
+    targets: bool,
+    inherited: Collection[str] = (),
+) -> Roles:
     """The role of every column; what cannot be decided becomes a fault that says what to write.
 
     Args:
@@ -86,15 +94,16 @@ def find_roles(table: MoleculeTable, options: Options, known: GraphDescription |
         options: of the user.
         known: of a trained model, which decides on targets and descriptors.
         targets: whether there must be targets.
+        inherited: options that a checkpoint brought, and not the user, whose columns new files may lack.
 
     Raises QuintetError for an option that names no column, and where no column holds molecules.
     """
     names = list(table.frame.columns)
     if known is not None and not targets:
         # What says how training rows became parts, or what they were called, need not be there to predict.
-        kept = {name: getattr(options, name) for name in ("smiles", "id", "split", "time", "group")}
-        options = replace(options, **{name: column if column in names else None for name, column in kept.items()})
-    for option in ("smiles", "id", "split", "time", "group"):
+        gone = [name for name in inherited if getattr(options, name, None) not in names]
+        options = replace(options, **{name: None for name in OF_COLUMNS if name in gone})
+    for option in OF_COLUMNS:
         _present(getattr(options, option), names, f"data.{option}", table.where)
     roles = Roles(_smiles_column(table, options, known), time=options.time, group=options.group)
     roles.split = options.split
@@ -234,9 +243,12 @@ def _unnamed_targets(table: MoleculeTable, roles: Roles, taken: set[str | None],
         return named
     if kind != "classes" and (len(numbers) == 1 or (numbers and numbers == labels)):
         return numbers
-    if not numbers and len(words) == 1:
+    otherwise = [name for name, column in cells.items() if column.kind == "words" and column.otherwise]
+    if not numbers and len(words) == 1 and otherwise in ([], words):
         return words
-    could = [*numbers, *words]
+    if not numbers and not words and len(otherwise) == 1:
+        return otherwise
+    could = list(dict.fromkeys([*numbers, *words, *otherwise]))
     told = ", ".join(could[:LISTED]) + (", ..." if len(could) > LISTED else "")
     what = f"has {len(could)} columns that could be predicted: {told}" if could else "has no column to be predicted"
     example = f"data.targets=[{could[-1]}]" if could else "data.targets=[COLUMN]"
@@ -260,6 +272,11 @@ def _decide_kind(table: MoleculeTable, roles: Roles, kind: TargetKind | None) ->
             remedy = "name one column of classes, or columns of numbers alone, with data.targets"
             roles.faults.append(Fault(f"{table.where} column '{(words or roles.targets)[0]}'", what, remedy))
         roles.kind = "classes"
+        cells = cells_of(table.frame[roles.targets[0]])
+        if kind is None and (told := cells.otherwise):
+            what = f"has {told}, e.g. {quoted(next(word for word in cells.words if written_otherwise([word])))}"
+            remedy = "write numbers alone, as 1234.5, or data.kind=classes if these are classes"
+            roles.faults.append(Fault(f"{table.where} column '{roles.targets[0]}'", what, remedy))
     else:
         all_labels = all(what in ("labels", "empty") for what in found.values())
         roles.kind = kind or ("labels" if all_labels else "numbers")

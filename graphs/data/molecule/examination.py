@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....core.data.faults import Fault
+from ..files.tables import LARGEST
 from .cells import cells_of, wrong_labels, wrong_numbers
 from .columns import Roles
 from .files import MoleculeTable
@@ -72,9 +73,9 @@ def targets_of(table: MoleculeTable, roles: Roles, known_words: Sequence[str] | 
     found = Targets(np.full((len(table.frame), max(1, len(roles.targets))), np.nan))
     if roles.kind == "classes" and roles.targets:
         cells = cells_of(table.frame[roles.targets[0]])
-        found.words = list(known_words or sorted(cells.words, key=_order))
+        found.words = list(known_words or sorted(set(cells.classes[~cells.missing]), key=_order))
         numbers = {word: number for number, word in enumerate(found.words)}
-        found.values[:, 0] = [numbers.get(word, np.nan) for word in cells.text]
+        found.values[:, 0] = [numbers.get(word, np.nan) for word in cells.classes]
         unknown = ~cells.missing & np.isnan(found.values[:, 0])
         for at in np.flatnonzero(unknown):
             found.faults[int(at)] = f"has the class {quoted(cells.text[at])}, which the model does not know"
@@ -82,7 +83,7 @@ def targets_of(table: MoleculeTable, roles: Roles, known_words: Sequence[str] | 
     wrong = wrong_labels if roles.kind == "labels" else wrong_numbers
     for column, name in enumerate(roles.targets):
         cells = cells_of(table.frame[name])
-        found.values[:, column] = np.where(np.isfinite(cells.values), cells.values, np.nan)
+        found.values[:, column] = np.where(np.abs(cells.values) <= LARGEST, cells.values, np.nan)
         for at, what in wrong(cells, name):
             found.faults.setdefault(at, what)
     return found
@@ -149,7 +150,10 @@ def _duplicates(found: MoleculeExamination) -> Iterator[str]:
     first = next(iter(groups.values()))
     numbers = " and ".join(str(found.table.numbers[places[number]]) for number in first[:NAMED])
     stand = "1 molecule stands" if len(groups) == 1 else f"{len(groups):,} molecules stand"
-    yield f"{stand} in several {found.table.unit}s, e.g. {found.table.unit}s {numbers}; they stay in one part"
+    part_of = {number: part for part, members in found.parts.items() for number in members}
+    whole = all(len({part_of[n] for n in members if n in part_of}) < 2 for members in groups.values())
+    kept = "; they stay in one part" if found.parts and whole else ""
+    yield f"{stand} in several {found.table.unit}s, e.g. {found.table.unit}s {numbers}{kept}"
     differing = [(numbers, at) for numbers in groups.values() if (at := _differing(found, numbers)) is not None]
     if differing:
         numbers, at = differing[0]

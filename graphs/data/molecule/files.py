@@ -160,6 +160,8 @@ def _read_lines(path: Path, most_rows: int | None) -> MoleculeTable:
     at, first = next(((at, line) for at, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not first:
         raise QuintetError(f"{path} is empty")
+    if re.fullmatch(r"sep=.", first.strip()):
+        raise QuintetError(f"{path} line {at} is '{first.strip()}', which is a note to a spreadsheet; remove it")
     separator = max(SEPARATORS, key=_outside_extensions(first).count)
     if path.name.lower().removesuffix(".gz").endswith((".smi", ".smiles", ".cxsmiles")) and separator != "\t":
         separator = " "

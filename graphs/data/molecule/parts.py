@@ -41,6 +41,9 @@ def divided(found: MoleculeExamination, usable: Sequence[int], splitting: Any, s
     keys = _keys(found, usable, kind, molecules, places)
     if splitting.folds is not None:
         units = _units(found, places, kind, keys, seed)
+        if splitting.folds > len(units):
+            told = f"{len(units)} molecules, scaffolds or groups"
+            raise QuintetError(f"data.folds={splitting.folds} is more than the {told} of {found.table.where}")
         return splits.fold_split(
             units, splitting.fold, splitting.folds
         ), f"{kind}, fold {splitting.fold} of {splitting.folds}"
@@ -115,11 +118,16 @@ def unlearnable(found: MoleculeExamination, trained: bool, fractions: dict[str, 
     rows = {part: [found.molecules.positions[number] for number in numbers] for part, numbers in found.parts.items()}
     if found.roles.kind == "classes":
         return _unlearnable_classes(found, rows)
+    constant = []
     for name, column in zip(found.roles.targets, found.targets.values[rows["train"]].T, strict=True):
         if np.isnan(column).all():
             what = "has no number in any training row"
             faults.append(Fault(f"{where} column '{name}'", what, "leave it out of data.targets"))
-    return faults
+        elif np.nanmin(column) == np.nanmax(column):
+            what = f"is {np.nanmin(column):g} in every training row"
+            constant.append(Fault(f"{where} column '{name}'", what, "there is nothing to learn; name another target"))
+    # Beside others, a rare label that training lacks is no more than worth knowing.
+    return faults or (constant if len(constant) == len(found.roles.targets) else [])
 
 
 def _unlearnable_classes(found: MoleculeExamination, rows: dict[str, list[int]]) -> list[Fault]:

@@ -73,7 +73,8 @@ def complaint(log: str, text: str = "", silence: str = "RDKit gives no reason") 
 
 
 def quoted(text: str) -> str:
-    """Text of the user's as a message repeats it."""
+    """Text of the user's as a message repeats it, in one line."""
+    text = " ".join(text.split())
     return f"'{text}'" if len(text) <= QUOTED else f"'{text[:QUOTED]}...'"
 
 

@@ -135,7 +135,7 @@ def test_options_that_cannot_be_meant(option, what):
 
 
 FAULTY = {
-    "text": ("1.5 mg", "row 3 has '1.5 mg' in the column 'y', no number"),
+    "text": ("1.5 mg", "row 3 has '1.5 mg' in the column 'y', a number with its unit, 'mg'"),
     "bound": (">10", "a bound where a number is meant"),
     "thousands": ("1,234.5", "marks between its thousands"),
     "comma": ("1,5", "a comma for its point"),
@@ -279,8 +279,9 @@ def trained(frame: pd.DataFrame | None = None, **options) -> GraphDescription:
     return data.description()
 
 
-def to_predict(known: GraphDescription, given, **options) -> Molecules:
+def to_predict(known: GraphDescription, given, inherited=(), **options) -> Molecules:
     data = Molecules(given, **options)
+    data.inherited = frozenset(inherited)
     data.adopt(known)
     data.prepare(("predict",))
     return data
@@ -335,8 +336,14 @@ def test_a_list_of_smiles_is_predicted_and_ids_are_kept():
 def test_columns_that_only_training_needs_may_be_absent():
     options = {"split": "part", "group": "batch", "id": "code", "targets": ["y"]}
     frame = alcohols(part=["train"] * 25 + ["val"] * 5, batch=range(30), code=CHAIN)
-    data = to_predict(trained(frame, **options), table_of(["CO"], name=["methanol"]), **options)
+    data = to_predict(trained(frame, **options), table_of(["CO"], name=["methanol"]), options, **options)
     assert data.rows[0].named == {"name": "methanol", "smiles": "CO"}
+
+
+@pytest.mark.parametrize("option", ["id", "smiles", "split", "time", "group"])
+def test_columns_that_the_user_names_to_predict_must_be_there(option):
+    with pytest.raises(QuintetError, match=rf"data\.{option}: the DataFrame has no column 'nmae'.*name"):
+        to_predict(trained_once(), table_of(["CO"], name=["methanol"]), ["path"], **{option: "nmae"})
 
 
 def test_a_test_on_new_rows_needs_their_targets():
