@@ -15,7 +15,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from quintet.core.weights.pretrained import read_checkpoint
 from quintet.core.weights.records import RECORD, arguments_of
 from quintet.core.weights.registry import list_mixers
 from quintet.core.weights.sealing import digest_of
+from quintet.graphs import GraphNodes, GraphRegressor, Molecules, NodeClassifier
 from quintet.timeseries.data import SeriesData
 from quintet.timeseries.tasks import Forecaster
 from quintet.vision.data.images import ImageDescription
@@ -84,6 +86,11 @@ PAYLOADS: list[Any] = [
 OWNERS = {
     "quintet.timeseries.Forecaster": Forecaster,
     "quintet.vision.ImageClassifier": ImageClassifier,
+    "quintet.graphs.GraphRegressor": GraphRegressor,
+    "quintet.graphs.NodeClassifier": NodeClassifier,
+    "quintet.timeseries.SeriesData": SeriesData,
+    "quintet.graphs.Molecules": Molecules,
+    "quintet.graphs.GraphNodes": GraphNodes,
 }
 Touched = set[tuple[str, str]]
 
@@ -91,9 +98,10 @@ Touched = set[tuple[str, str]]
 def places(record: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Where in a record something can be put, as the keys that lead there."""
     yield from ((name,) for name in (*record, "trust", "_target_", "callbacks", "trainer"))
-    for part, owner in (("task", OWNERS[record["task"]["class_path"]]), ("data", SeriesData)):
+    for part in ("task", "data"):
         if part not in record:
             continue
+        owner = OWNERS[record[part]["class_path"]]
         yield from ((part, key) for key in ("class_path", "init_args", "_target_", "dict_kwargs", "partial"))
         for name in (*arguments_of(owner)[0], "x"):
             yield part, "init_args", name
@@ -125,6 +133,23 @@ def poisoned(record: dict[str, Any], place: tuple[Any, ...], payload: Any) -> di
     return record
 
 
+@dataclass
+class Honest:
+    """A checkpoint that does no harm, and how it is used.
+
+    Args:
+        content: of the file.
+        ending: of its name.
+        given: new files for the data module, as overrides; None where the record has none.
+        verbs: commands that take them.
+    """
+
+    content: dict[str, Any]
+    ending: str = ".ckpt"
+    given: dict[str, str] | None = None
+    verbs: Sequence[str] = ("predict", "test", "validate", "export")
+
+
 def honest_forecaster(folder: Path) -> dict[str, Any]:
     stamps = pd.date_range("2024-01-01", periods=200, freq="h").strftime("%Y-%m-%d %H:%M")
     values = np.sin(np.arange(200) / 4).round(4)
@@ -141,6 +166,34 @@ def honest_classifier() -> dict[str, Any]:
     sizes = {"channels": 3, "image_size": [32, 32], "mean": [0.5] * 3, "std": [0.2] * 3}
     task.adopt(ImageDescription(classes=["a", "b"], class_counts=[3, 3], **sizes))
     return {RECORD: task.record(), "state_dict": task.state_dict()}
+
+
+def honest_regressor(folder: Path) -> dict[str, Any]:
+    """Of molecules, blended with trees that travel in the file."""
+    chains = [head + "C" * length + tail for head in "ON" for length in range(1, 9) for tail in ("", "F")]
+    lengths = [float(text.count("C")) for text in chains]
+    pd.DataFrame({"smiles": chains, "length": lengths}).to_csv(folder / "molecules.csv", index=False)
+    data = Molecules(str(folder / "molecules.csv"), targets=["length"], descriptors=["rdkit"], split="random")
+    data.setup("fit")
+    task = GraphRegressor("gine_tiny", {"dim": 8, "depth": 1}, blend=True)
+    task.adopt(data.description())
+    with contextlib.redirect_stdout(sys.stderr):  # of which each line is a finding
+        task.references.fit(data.datasets["train"], data)
+    return {RECORD: task.record() | {"data": description_of(data)}, "state_dict": task.state_dict()}
+
+
+def honest_nodes(folder: Path) -> dict[str, Any]:
+    place = folder / "nodes"
+    place.mkdir(exist_ok=True)
+    numbers = np.arange(24)
+    nodes = {"id": numbers, "weight": numbers % 5 * 0.1, "kind": np.where(numbers % 2, "a", "b"), "label": numbers % 2}
+    pd.DataFrame(nodes).to_csv(place / "nodes.csv", index=False)
+    pd.DataFrame({"source": numbers, "target": (numbers + 2) % 24}).to_csv(place / "edges.csv", index=False)
+    data = GraphNodes(str(place), encodings={"random_walk": 2})
+    data.setup("fit")
+    task = NodeClassifier("gps_tiny", {"dim": 8, "depth": 1, "num_heads": 1, "encoding_dim": 2})
+    task.adopt(data.description())
+    return {RECORD: task.record() | {"data": description_of(data)}, "state_dict": task.state_dict()}
 
 
 def write(content: dict[str, Any], path: Path) -> None:
@@ -187,56 +240,66 @@ def attempt(watch: Watch, run: Callable[[], Any]) -> tuple[Touched, str]:
     return set(watch.touched), ended
 
 
-def ways(path: Path, data: bool, verbs: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
+def ways(path: Path, honest: Honest, verbs: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
     """How a file is loaded: in plain Python, by what every verb does before it starts, and by the verbs."""
     yield "load_task", lambda: load_task(path) and None
     yield "show", lambda: main(["show", f"ckpt_path={path}"])
-    if data:
-        given = {"data.path": "series.csv"}
-        yield "restored_objects", lambda: restored_objects(read_checkpoint(path), path, given, []) and None
-    for verb in ("predict", "test", "validate", "backtest", "export") if data and verbs else ():
-        yield verb, lambda verb=verb: command(verb, path)
+    if honest.given:
+        yield "restored_objects", lambda: restored_objects(read_checkpoint(path), path, honest.given, []) and None
+    for verb in honest.verbs if honest.given and verbs else ():
+        yield verb, lambda verb=verb: command(verb, path, honest.given)
 
 
-def command(verb: str, path: Path) -> int:
+def command(verb: str, path: Path, given: dict[str, str]) -> int:
     options = {"predict": ["output=out.csv"], "export": ["format=safetensors", "output=e.safetensors"]}.get(verb, [])
+    if verb == "predict" and "data.root" in given or given.get("data.path") == "molecules.csv":
+        options = [option for option in options if verb == "export"]
     for name in ("out.csv", "out.png", "e.safetensors"):
         Path(name).unlink(missing_ok=True)
-    where = [] if verb == "export" else ["data.path=series.csv", "run_dir=out", "callbacks.progress=null"]
+    files = [f"{name}={value}" for name, value in given.items()]
+    where = [] if verb == "export" else [*files, "run_dir=out", "callbacks.progress=null"]
     return main([verb, f"ckpt_path={path}", *where, *options])
+
+
+def family(folder: Path) -> Iterator[Honest]:
+    series = {"data.path": "series.csv"}
+    for ending in (".ckpt", ".safetensors"):
+        verbs = ("predict", "test", "validate", "backtest", "export")
+        yield Honest(honest_forecaster(folder), ending, series, verbs)
+    yield Honest(honest_classifier())
+    yield Honest(honest_regressor(folder), given={"data.path": "molecules.csv"})
+    yield Honest(honest_nodes(folder), given={"data.root": "nodes"})
 
 
 def run_family(folder: Path, step: int, verbs: bool) -> int:
     """Prints every load of the family that touched more than the honest one; returns how many files were tried."""
     watch, count = Watch(), 0
     list_mixers()  # an honest record may give a mixer by its word, which is looked for among quintet's own modules
-    for content, ending in (
-        (honest_forecaster(folder), ".ckpt"),
-        (honest_forecaster(folder), ".safetensors"),
-        (honest_classifier(), ".ckpt"),
-    ):
-        path, data = folder / f"file{ending}", "data" in content[RECORD]
+    for honest in family(folder):
+        content, path = honest.content, folder / f"file{honest.ending}"
         touched: dict[str, Touched] = {}
         # Three times, once refused: the first call of anything imports what it needs.
         for record in (content[RECORD], content[RECORD] | {"unknown": 1}, content[RECORD]):
             write({**content, RECORD: dict(record)}, path)
-            for name, run in ways(path, data, verbs):
+            for name, run in ways(path, honest, verbs):
                 what, ended = attempt(watch, run)
                 touched.setdefault(name, set()).update(what)
                 if "unknown" not in record and ended not in ("loaded", "exit 0"):
                     print(json.dumps({"way": name, "ended": f"the honest file does not load: {ended}"}))
-        family = itertools.product(places(content[RECORD]), PAYLOADS)
-        for place, payload in itertools.islice(family, None, None, step):
+        payloads = itertools.product(places(content[RECORD]), PAYLOADS)
+        for place, payload in itertools.islice(payloads, None, None, step):
             count += 1
             write({**content, RECORD: poisoned(content[RECORD], place, payload)}, path)
-            for name, run in ways(path, data, verbs):
+            for name, run in ways(path, honest, verbs):
                 what, ended = attempt(watch, run)
                 beyond = [pair for pair in sorted(what - touched[name]) if not _own(pair, folder)]
                 owned = (folder / "OWNED").exists()
                 if beyond or owned or ended not in ("loaded", "refused", "exit 0", "exit 1"):
                     (folder / "OWNED").unlink(missing_ok=True)
-                    found = {"file": ending, "way": name, "place": place, "payload": payload, "ended": ended}
-                    print(json.dumps(found | {"touched": beyond[:4], "owned": owned}, default=str), flush=True)
+                    task = content[RECORD]["task"]["class_path"].rpartition(".")[2]
+                    told = {"task": task, "file": honest.ending, "way": name, "place": place, "payload": payload}
+                    told |= {"ended": ended, "touched": beyond[:4], "owned": owned}
+                    print(json.dumps(told, default=str), flush=True)
     return count
 
 
