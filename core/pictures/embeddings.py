@@ -16,6 +16,35 @@ MARKS = ("o", "^", "s", "D", "v")
 MOST = 5000  # points, a seeded sample of more
 
 
+def places_of(
+    vectors: np.ndarray, method: Literal["pca", "tsne"] = "pca", what: str = "image"
+) -> tuple[np.ndarray, tuple[str, str]]:
+    """Where each embedding is drawn (samples, 2), and the names of the axes.
+
+    Args:
+        vectors: embeddings (samples, dim).
+        method: of the map.
+        what: a sample is called.
+    """
+    # Here, because training a classifier, which reads this file too, would wait for it.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    centred = vectors.astype(np.float64) - vectors.mean(0)
+    if len(vectors) < 3 or vectors.shape[1] < 2:
+        return np.column_stack([np.arange(len(vectors)), centred[:, 0]]), (what, "feature")
+    if not centred.any():
+        return centred[:, :2], ("all are alike", "all are alike")
+    if method == "tsne":
+        perplexity = min(30, (len(vectors) - 1) / 3)
+        drawn = TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(centred)
+        return drawn, ("t-SNE", "t-SNE")
+    components = PCA(2, random_state=0).fit(centred)
+    first, second = components.explained_variance_ratio_
+    names = f"component 1 ({first:.0%} of the variance)", f"component 2 ({second:.0%} of the variance)"
+    return components.transform(centred), names
+
+
 def projection(
     vectors: np.ndarray,
     labels: Sequence[str | None],
@@ -32,28 +61,9 @@ def projection(
         method: of the map.
         what: a sample is called.
     """
-    # Here, because training a classifier, which reads this file too, would wait for it.
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
-
     chosen = np.sort(np.random.default_rng(0).permutation(len(vectors))[:MOST])
     vectors, labels = vectors[chosen], [labels[index] for index in chosen]
-    centred = vectors - vectors.mean(0)
-    if len(vectors) < 3 or vectors.shape[1] < 2:
-        places, axes = np.column_stack([np.arange(len(vectors)), centred[:, 0]]), (what, "feature")
-    elif method == "tsne":
-        perplexity = min(30, (len(vectors) - 1) / 3)
-        places, axes = (
-            TSNE(perplexity=perplexity, random_state=0, init="pca").fit_transform(centred),
-            ("t-SNE", "t-SNE"),
-        )
-    else:
-        components = PCA(2, random_state=0).fit(centred)
-        places = components.transform(centred)
-        axes = tuple(
-            f"component {number} ({share:.0%} of the variance)"
-            for number, share in enumerate(components.explained_variance_ratio_, 1)
-        )
+    places, axes = places_of(vectors, method, what)
     figure = Figure(figsize=(9.2, 6.2), layout="constrained")
     figure.suptitle(title, fontsize=11, parse_math=False)
     panel = figure.subplots()

@@ -281,6 +281,14 @@ class GraphNodes(GraphModule):
         """A row for each node, in the order of the files, with its id and the columns that only name it."""
         return named_rows(self.tables.nodes, "node", self.features.kept)
 
+    def remarks(self) -> list[str]:
+        told = super().remarks()
+        unknown = 0 if self._described or self.faults() else sum(name is None for name in self.classes)
+        if unknown:
+            what = f"{unknown:,} of {len(self.classes):,} nodes have nothing known of what is predicted"
+            told.append(f"{what}: a network sees them as neighbours, and learns and is measured on the others")
+        return told
+
     def parts_table(self) -> Table:
         told = "label" if self.roles.label else "nodes"
         return counts_table(told, {part: list(self.classes[rows]) for part, rows in self.parts.items()})

@@ -20,12 +20,12 @@ from ...core.learning.baselines import Baselines
 from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
-from ...core.pictures.embeddings import projection
 from ...core.weights.networks import Kind
 from ..data.description import GraphDescription
 from ..metrics.ranking import HitsAt, MeanReciprocalRank
 from ..models.neighbourhood_scores import NeighbourhoodScores
 from ..models.pair_decoders import DotProduct, SharedNeighbours
+from ..pictures.embeddings import embedding_map
 from ..pictures.link_scores import score_histogram
 from .features import GRAPHS
 from .link_files import read_pairs, top_candidates, write_links
@@ -162,7 +162,8 @@ class LinkPredictor(NetworkTask):
         yield "scores", score_histogram(self.tested.predictions.float(), self.tested.targets)
         with torch.no_grad():
             vectors = self.network(self._tested).float().cpu().numpy()
-        yield "embeddings", projection(vectors, [None] * len(vectors), "nodes as links are scored by", what="node")
+        degrees = (1.0 + self._tested.edge_index[1].bincount(minlength=len(vectors))).log2().tolist()
+        yield "embeddings", embedding_map(vectors, degrees, "nodes as links are scored by", "log2 (1 + known edges)")
 
     # Prediction
 

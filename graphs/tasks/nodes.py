@@ -96,7 +96,8 @@ class NodeClassifier(NetworkTask):
     def make(self, description: GraphDescription) -> None:
         if not description.classes and not description.positives:
             raise QuintetError(
-                "the targets are numbers, not classes; a NodeClassifier needs data.label, or zeros and ones"
+                "the targets are numbers, which are not predicted of nodes: name a column of classes in data.label, "
+                "or columns of zeros and ones in data.targets"
             )
         if self.class_weights and not description.classes:
             raise QuintetError("model.class_weights is of nodes with one class each; these have several labels")

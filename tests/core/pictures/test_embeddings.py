@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from quintet.core.pictures.embeddings import COLOURS, MARKS, MOST, projection
+from quintet.core.pictures.embeddings import COLOURS, MARKS, MOST, places_of, projection
 
 
 def points(figure) -> dict[str, np.ndarray]:
@@ -60,3 +60,9 @@ def test_of_many_a_sample_is_drawn():
     (places,) = points(projection(vectors, ["a"] * len(vectors), "t")).values()
     assert len(places) == MOST
     assert len(np.unique(places, axis=0)) == MOST
+
+
+def test_embeddings_that_are_all_alike_have_no_share_of_a_variance():
+    places, axes = places_of(np.ones((5, 3), dtype=np.float32))
+    assert axes == ("all are alike", "all are alike")
+    assert not places.any()

@@ -122,7 +122,7 @@ def test_shares_out_of_range_are_refused(name, value):
 def test_numbers_are_refused(folder):
     data = GraphNodes(root=folder, targets=["weight"])
     data.setup("fit")
-    with pytest.raises(QuintetError, match="targets are numbers"):
+    with pytest.raises(QuintetError, match="are not predicted of nodes: name a column of classes"):
         task_of().adopt(data.description())
 
 
