@@ -22,11 +22,13 @@ from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
 from ...core.pictures.embeddings import projection
 from ...core.weights.networks import Kind
+from ...core.weights.pretrained import LoadReport
 from ..data.description import GraphDescription
 from ..metrics.ranking import HitsAt, MeanReciprocalRank
 from ..models.neighbourhood_scores import NeighbourhoodScores
 from ..models.pair_decoders import DotProduct
 from ..pictures.link_scores import score_histogram
+from ..pretrained.words import rows_by_word, take_words
 from .features import GRAPHS
 from .link_files import read_pairs, top_candidates, write_links
 
@@ -86,6 +88,10 @@ class LinkPredictor(NetworkTask):
         self.decoder = self.decoder_factory(self.dim)
         baselines = self.metrics()
         self.baseline_metrics = Baselines([COMMON, RARE], baselines)
+
+    def load_network(self) -> LoadReport:
+        take_words(self.network, rows_by_word(self.pretrained, self.description))
+        return super().load_network()
 
     def metrics(self) -> MetricCollection:
         ranks = {"mrr": MeanReciprocalRank()} | {f"hits_at_{k}": HitsAt(k) for k in WITHIN}
