@@ -381,7 +381,7 @@ class Task(Described, L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self, self.lr, self.weight_decay, self.layer_groups(), self.layer_decay)
-        optimizer = self.optimizer(groups, lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = self.optimizer(groups, lr=self.lr, weight_decay=self.weight_decay, **self._fused())
         total = max(1, self.trainer.estimated_stepping_batches)
         if math.isinf(total):
             self.trainer.fit_loop.setup_data()  # or nobody knows yet how many batches an epoch has
@@ -394,6 +394,15 @@ class Task(Described, L.LightningModule):
             for group in optimizer.param_groups
         ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _fused(self) -> dict[str, bool]:
+        """`fused=True` for AdamW on a CPU: the same steps without a loop over tensors, a tenth of a small network's.
+
+        On GPUs torch takes tensors together by itself, and Lightning clips no gradients of fused optimizers there.
+        """
+        parameters = list(self.parameters())
+        plain = all(one.device.type == "cpu" and one.is_floating_point() for one in parameters)
+        return {"fused": True} if self.optimizer is AdamW and plain else {}
 
     def _freeze(self, epoch: int) -> None:
         """Freezes what does not learn in an epoch and frees what does, of the parameters that `freeze` names."""

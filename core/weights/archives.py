@@ -8,7 +8,7 @@ import mmap
 import zipfile
 from pathlib import Path
 
-from ..errors import QuintetError
+from ..errors import QuintetError, first_line
 
 GROWING = (b"builtins\nbytearray\n", b"__builtin__\nbytearray\n", b"_codecs\nencode\n")  # as pickles name them
 # Far beyond what honest files need: a hundred thousand series are described by 5 MB, a tensor by about 150 bytes.
@@ -20,6 +20,14 @@ def check_archive(path: Path) -> None:
     """Raises QuintetError for a zip file that is damaged or that torch.save did not write; torch checks no sums."""
     if not zipfile.is_zipfile(path):
         return
+    try:
+        _check_entries(path)
+    # Of a damaged directory: offsets before the file, versions and methods there are none of, names that are no text.
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, EOFError, RuntimeError) as error:
+        raise QuintetError(f"{path} is damaged: {first_line(error)}") from None
+
+
+def _check_entries(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         described = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))

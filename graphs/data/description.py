@@ -10,7 +10,7 @@ class GraphDescription:
 
     A column of words becomes codes: its i-th word is code i + 1, and 0 stands for a word that training never saw. A
     column of numbers is standardised with the mean and the standard deviation of the training part, (x - mean) / std,
-    where the standard deviation is 1 for a column that never changes.
+    where the standard deviation is 1 for a column that never changes. Descriptors of molecules are clipped first.
 
     Args:
         source: what the files hold: "molecules", "graphs" (many), "nodes" or "links" (of one large graph).
@@ -18,7 +18,8 @@ class GraphDescription:
         node_numbers: mean and standard deviation of each column of numbers of the nodes.
         edge_words: of the edges likewise.
         edge_numbers: of the edges likewise.
-        graph_numbers: of numbers that describe a whole graph, such as descriptors of a molecule.
+        graph_numbers: of numbers that describe a whole graph likewise; of descriptors of a molecule, which are clipped,
+            mean, standard deviation, least and largest value.
         encodings: names and widths of encodings of nodes, e.g. {"random_walk": 20, "laplacian": 8}.
         directed: an edge leads in the direction in which it was given; else both ways.
         targets: names of what is predicted.

@@ -111,3 +111,10 @@ class LabelMetric(Metric):
 def label_metrics(label: int | None = None) -> MetricCollection:
     """ROC-AUC, average precision, F1 and accuracy of one label, or the means of all."""
     return collection({name: LabelMetric(name, label) for name in MEASURES}, [list(MEASURES)])
+
+
+def label_area(predictions: Tensor, targets: Tensor) -> float:
+    """ROC-AUC as the metric of this name says it of a whole test."""
+    metric = LabelMetric("roc_auc")
+    metric.update(predictions, targets)
+    return float(metric.compute())

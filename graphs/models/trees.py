@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from ...core.errors import QuintetError
 
 BLOCK = 1 << 20  # pairs of a row and a tree that are followed at a time
+# Of a file of trees, what following them may cost: steps whatever its size, and more for each node.
+FREE_STEPS, STEPS_PER_NODE = 1 << 20, 100
+DEEPEST = 10_000  # steps from a root to a leaf
 
 
 def _two_classes(scores: Float64[Tensor, "rows 1"]) -> Float64[Tensor, "rows 2"]:
@@ -191,12 +194,17 @@ def _joined(trees: list[Tree], counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _depth(left: Tensor, right: Tensor, roots: Tensor) -> int:
-    """Steps from a root to the farthest leaf; ends because children come after their parents."""
+    """Steps from a root to the farthest leaf; ends because children come after their parents.
+
+    Raises QuintetError for trees that are deeper than any that few thousand rows make.
+    """
     inner = left != torch.arange(len(left), device=left.device)
     reached, depth = roots[inner[roots]], 0
     while len(reached):
         below = torch.cat([left[reached], right[reached]])
         reached, depth = below[inner[below]], depth + 1
+        if depth > DEEPEST:
+            raise QuintetError(f"trees of more than {DEEPEST:,} steps are not evaluated; fit them with max_depth")
     return depth
 
 
@@ -209,7 +217,7 @@ def _check(stated: Mapping[str, Tensor], prefix: str) -> None:
 
 
 def _is_forest(stated: Mapping[str, Tensor]) -> bool:
-    left, right, roots, base, value = (stated[name] for name in ("left", "right", "roots", "base", "value"))
+    left, right, roots, base = (stated[name] for name in ("left", "right", "roots", "base"))
     nodes, outputs = left.numel(), base.numel()
     shapes = dict.fromkeys(NODES, (nodes,)) | {"value": (nodes, outputs), "base": (outputs,), "link": (), "rounded": ()}
     if any(tuple(stated[name].shape) != shape for name, shape in shapes.items()) or roots.ndim != 1:
@@ -219,14 +227,15 @@ def _is_forest(stated: Mapping[str, Tensor]) -> bool:
     below = leaf | ((left > own) & (right > own))
     within = (left < nodes) & (right < nodes) & (stated["feature"] >= 0)
     # Each node has one parent at most, or a file of few nodes could hold paths without number.
-    children = torch.cat([left[~leaf], right[~leaf]])
+    # A root has none.
+    reached = torch.cat([left[~leaf], right[~leaf], roots])
     return bool(
         len(roots)
         and below.all()
         and within.all()
-        and len(children.unique()) == len(children)
+        and len(reached.unique()) == len(reached)
         and ((roots >= 0) & (roots < nodes)).all()
         and 0 <= int(stated["link"]) < len(LINKS)
-        and value.isfinite().all()
-        and base.isfinite().all()
+        and all(stated[name].isfinite().all() for name in ("threshold", "value", "base"))
+        and _depth(left, right, roots) * len(roots) <= FREE_STEPS + STEPS_PER_NODE * nodes
     )

@@ -18,7 +18,7 @@ from ...core.learning.metrics import collection
 from ...core.objectives import balanced_weights
 from ...core.pictures.charts import confusion_matrix, shortened
 from ..data.description import GraphDescription
-from ..metrics.labels import THRESHOLD, LabelMetric, label_metrics
+from ..metrics.labels import THRESHOLD, LabelMetric, label_area, label_metrics
 from .deployment import deployable_graphs
 from .losses import class_loss, label_loss
 from .predictions import GraphPredictions
@@ -150,13 +150,7 @@ class GraphClassifier(GraphTask):
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sum, though only one draws the picture.
         self.confused = None if self.several else self.confusion.compute()
-        self.tell_verdict("roc_auc", self._area, smaller_is_better=False)
-
-    def _area(self, predictions: Tensor, targets: Tensor) -> float:
-        """ROC-AUC as the metric of this name says it."""
-        metric = LabelMetric("roc_auc")
-        metric.update(predictions, targets)
-        return float(metric.compute())
+        self.tell_verdict("roc_auc", label_area, smaller_is_better=False)
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         yield from super().pictures()

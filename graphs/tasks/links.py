@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch_geometric.data import Batch
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from ...core.data.module import DataModule
@@ -26,14 +26,16 @@ from ...core.weights.pretrained import LoadReport
 from ..data.description import GraphDescription
 from ..metrics.ranking import HitsAt, MeanReciprocalRank
 from ..models.neighbourhood_scores import NeighbourhoodScores
-from ..models.pair_decoders import DotProduct
+from ..models.pair_decoders import DotProduct, SharedNeighbours
 from ..pictures.link_scores import score_histogram
 from ..pretrained.words import rows_by_word, take_words
 from .features import GRAPHS
 from .link_files import read_pairs, top_candidates, write_links
+from .tested import Comparison, Score, Tested, against_best, tell
 
 COMMON, RARE = "common_neighbours", "adamic_adar"  # what the baselines are called beside the model
 WITHIN = 10, 50  # places among which Hits@k looks
+MOST_PAIRS = 100_000  # drawn anew to tell chance from difference; reciprocal ranks depend on how many there are
 
 
 class LinkPredictor(NetworkTask):
@@ -43,7 +45,7 @@ class LinkPredictor(NetworkTask):
     entropy of scores of the hidden ones beside as many pairs drawn at random that are no edges. Validation and test
     compare held-out edges with pairs that were drawn once. Measured are ROC-AUC, average precision, the mean reciprocal
     rank and Hits@10 and @50 among those pairs. Scores of common neighbours and of Adamic and Adar along the known edges
-    stand beside every test.
+    stand beside every test, and in words whether the network beats the better of them.
 
     A batch has, beside the graph of known edges, `candidates` (2, P), pairs of nodes, and `linked` (P,), 1 where they
     are joined and 0 where not; training needs neither.
@@ -54,6 +56,8 @@ class LinkPredictor(NetworkTask):
         dim: width of the embeddings that pairs are scored by.
         decoder: factory `SomeDecoder(dim)` of what scores pairs of embeddings (P, dim) and (P, dim) as (P,).
         hidden: share of the known edges that a training step hides and asks for.
+        neighbours: add to the score of a pair what its nodes' common neighbours along the known edges, those a training
+            step hides left out, say of it: see quintet.graphs.models.pair_decoders.SharedNeighbours.
         **network: see quintet.core.learning.network_task.NetworkTask.
 
     Raises:
@@ -62,7 +66,7 @@ class LinkPredictor(NetworkTask):
 
     description_type: ClassVar[type] = GraphDescription
     kind: ClassVar[Kind] = GRAPHS
-    fixed: ClassVar[frozenset[str]] = NetworkTask.fixed | {"dim", "decoder"}
+    fixed: ClassVar[frozenset[str]] = NetworkTask.fixed | {"dim", "decoder", "neighbours"}
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class LinkPredictor(NetworkTask):
         dim: int = 64,
         decoder: Callable[[int], nn.Module] = DotProduct,
         hidden: float = 0.3,
+        neighbours: bool = False,
         **network: Any,
     ) -> None:
         super().__init__(backbone, backbone_arguments, **network)
@@ -78,14 +83,16 @@ class LinkPredictor(NetworkTask):
             raise QuintetError(f"model.dim is {dim}; give at least 1, such as 64")
         if not 0 < hidden < 1:
             raise QuintetError(f"model.hidden is {hidden}; it lies between 0 and 1")
-        self.dim, self.hidden, self.decoder_factory = dim, hidden, decoder
-        self.scored: tuple[Tensor, Tensor] | None = None
+        self.dim, self.hidden, self.decoder_factory, self.neighbours = dim, hidden, decoder, neighbours
+        self.tested: Tested | None = None
+        self.comparisons: list[Comparison] = []
 
     # Building
 
     def make(self, description: GraphDescription) -> None:
         self.network = self.build_network({**description.sizes, "num_outputs": self.dim, "level": "node"})
         self.decoder = self.decoder_factory(self.dim)
+        self.shared = SharedNeighbours() if self.neighbours else None
         baselines = self.metrics()
         self.baseline_metrics = Baselines([COMMON, RARE], baselines)
 
@@ -101,11 +108,18 @@ class LinkPredictor(NetworkTask):
 
     def forward(self, batch: Batch, pairs: Int[Tensor, "2 pairs"]) -> Float[Tensor, " pairs"]:
         """Logits of pairs of nodes."""
-        return self.score(self.network(batch), pairs)
+        return self.score(self.network(batch), pairs, self.near(batch.edge_index, batch.num_nodes))
 
-    def score(self, nodes: Float[Tensor, "nodes dim"], pairs: Int[Tensor, "2 pairs"]) -> Float[Tensor, " pairs"]:
+    def near(self, edge_index: Int[Tensor, "2 edges"], nodes: int) -> NeighbourhoodScores | None:
+        """What scores read of the edges that are known; None where they read embeddings alone."""
+        return NeighbourhoodScores(edge_index, nodes) if self.neighbours else None
+
+    def score(
+        self, nodes: Float[Tensor, "nodes dim"], pairs: Int[Tensor, "2 pairs"], near: NeighbourhoodScores | None
+    ) -> Float[Tensor, " pairs"]:
         """Logits of pairs of embedded nodes."""
-        return self.decoder(nodes[pairs[0]], nodes[pairs[1]])
+        logits = self.decoder(nodes[pairs[0]], nodes[pairs[1]])
+        return logits if self.shared is None else logits + self.shared(near, pairs)
 
     def step(self, batch: Batch) -> StepResult:
         batch, pairs, linked = self._hidden(batch) if self.training else (batch, batch.candidates, batch.linked)
@@ -128,7 +142,7 @@ class LinkPredictor(NetworkTask):
     # The test, with its baselines
 
     def on_test_epoch_start(self) -> None:
-        self.scored = None
+        self.tested = Tested()
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         result = self.evaluate(batch, "test")
@@ -136,14 +150,22 @@ class LinkPredictor(NetworkTask):
         estimates = {COMMON: near.common_neighbours(batch.candidates), RARE: near.adamic_adar(batch.candidates)}
         estimates = {name: between(scores) for name, scores in estimates.items()}
         self.baseline_metrics.measure(self, estimates, result.targets)
-        if self.scored is None:
-            self.scored = result.predictions.float().cpu(), result.targets.cpu()
+        if not self.tested:
+            self.tested.add(torch.arange(len(result.targets)), result.predictions, result.targets, estimates)
             self._tested = batch
 
+    def on_test_epoch_end(self) -> None:
+        if self.trainer.world_size == 1:
+            measures = {"roc_auc": _scored_by(BinaryAUROC), "mrr": _scored_by(MeanReciprocalRank)}
+            self.comparisons = against_best(self.tested, measures, "pairs", MOST_PAIRS)
+            tell(self.comparisons)
+
     def pictures(self) -> Iterator[tuple[str, Figure]]:
-        if self.scored is None:
+        if not self.tested:
             return
-        yield "scores", score_histogram(*self.scored)
+        for comparison in self.comparisons:
+            yield f"comparison_{comparison.measure}", comparison.bars()
+        yield "scores", score_histogram(self.tested.predictions.float(), self.tested.targets)
         with torch.no_grad():
             vectors = self.network(self._tested).float().cpu().numpy()
         yield "embeddings", projection(vectors, [None] * len(vectors), "nodes as links are scored by", what="node")
@@ -175,13 +197,25 @@ class LinkPredictor(NetworkTask):
         names = [next(iter(row.named.values()), str(row.number)) for row in data.rows]
         asked = None if pairs is None else read_pairs(Path(pairs), names)
         ((nodes, edges),) = trainer.predict(self, datamodule=data)
-        self.decoder.cpu()  # where the embeddings are
-        score = torch.no_grad()(
-            lambda chosen: self.score(nodes.to(self.device), chosen.to(self.device)).sigmoid().cpu()
-        )
+        self.cpu()  # where the embeddings are
+        near = self.near(edges, len(nodes))
+        score = torch.no_grad()(lambda chosen: self.score(nodes, chosen, near).sigmoid())
         if asked is None:
             asked = top_candidates(score, edges, names, top)
         return [write_links(asked, score, folder)]
+
+
+def _scored_by(metric: type[Metric]) -> Score:
+    """What a metric says of predictions and targets; NaN where only one kind of pairs was drawn."""
+
+    def score(predictions: Tensor, targets: Tensor) -> float:
+        if targets.min() == targets.max():
+            return float("nan")
+        measured = metric()
+        measured.update(predictions, targets)
+        return float(measured.compute())
+
+    return score
 
 
 def between(scores: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:

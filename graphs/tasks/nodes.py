@@ -23,7 +23,7 @@ from ...core.pictures.charts import confusion_matrix
 from ...core.weights.networks import Kind
 from ...core.weights.pretrained import LoadReport
 from ..data.description import GraphDescription
-from ..metrics.labels import THRESHOLD, label_metrics
+from ..metrics.labels import THRESHOLD, label_area, label_metrics
 from ..models.propagation import spread
 from ..pretrained.words import rows_by_word, take_words
 from .features import GRAPHS
@@ -32,6 +32,7 @@ from .node_files import NodePredictions, write_node_files
 from .node_pictures import TestedNodes, node_pictures
 from .node_references import FEATURES, PROPAGATION, NodeReferences, known_nodes
 from .predictions import GraphPredictions
+from .tested import Comparison, Tested, against_best, tell
 
 Part = Literal["train", "val", "test"]
 
@@ -45,7 +46,7 @@ class NodeClassifier(NetworkTask):
     or unknown, the binary cross entropy of those that are known, with ROC-AUC, average precision, F1 and accuracy.
 
     Beside every test stand label propagation, which looks at labels of training nodes and at edges, and a small network
-    over the features of single nodes, which does not look at edges.
+    over the features of single nodes, which does not look at edges; and in words whether the network beats the better.
 
     Args:
         backbone: a registered name, or a class or function called with what `GraphDescription.sizes` says,
@@ -88,6 +89,8 @@ class NodeClassifier(NetworkTask):
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
         self.part: Part = "val"
         self.tested: TestedNodes | None = None
+        self.measured = Tested()
+        self.comparisons: list[Comparison] = []
         self._estimates: dict[str, Tensor] = {}
 
     # Building
@@ -167,7 +170,7 @@ class NodeClassifier(NetworkTask):
     def on_test_epoch_start(self) -> None:
         self.part = "test"
         self.confusion.reset()
-        self.tested = None
+        self.tested, self.measured = None, Tested()
         references = NodeReferences(self.description, self.loss_of, self.outcome)
         with torch.inference_mode(False):
             whole = self.trainer.datamodule.store.take([0]).to(self.device)
@@ -178,6 +181,7 @@ class NodeClassifier(NetworkTask):
         nodes = batch.node_row[chosen]
         estimates = {name: values[nodes] for name, values in self._estimates.items()}
         self.baseline_metrics.measure(self, estimates, result.targets)
+        self.measured.add(nodes, result.predictions, result.targets, estimates)
         if not self.several:
             self.confusion.update(result.predictions, result.targets)
         if self.tested is None:  # the first batch alone is drawn: of one graph as a whole it is all there is
@@ -186,10 +190,16 @@ class NodeClassifier(NetworkTask):
     def on_test_epoch_end(self) -> None:
         # Every process takes part in the sum, though only one draws the picture.
         self.confused = None if self.several else self.confusion.compute()
+        if self.trainer.world_size == 1:
+            measure = {"roc_auc": label_area} if self.several else {"accuracy": _accuracy}
+            self.comparisons = against_best(self.measured, measure, "nodes")
+            tell(self.comparisons)
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         if self.tested is None:
             return
+        for comparison in self.comparisons:
+            yield "comparison", comparison.bars()
         if self.confused is not None:
             yield "confusion_matrix", confusion_matrix(self.confused, self.labels, what="test nodes")
         yield from node_pictures(self, self.tested, self.trainer.datamodule.rows)
@@ -218,6 +228,10 @@ class NodeClassifier(NetworkTask):
         Raises QuintetError where one of them exists already.
         """
         return write_node_files(self, NodePredictions.together(results), self.trainer.datamodule.rows, Path(folder))
+
+
+def _accuracy(predictions: Tensor, targets: Tensor) -> float:
+    return float((predictions.argmax(1) == targets).double().mean())
 
 
 def _with(batch: Batch) -> Batch:

@@ -24,11 +24,9 @@ from ...core.weights import networks
 from ...core.weights.network import said
 from ...core.weights.networks import Kind
 from ...core.weights.pretrained import LoadReport
-from ...core.writing.console import Console
 from ..data.description import GraphDescription
 from ..models.blend import blend_weights
 from ..models.references import References
-from ..pictures.comparison import comparison_bars
 from ..pictures.predicted import extremes, extremes_sheet
 from ..pretrained.words import rows_by_word, take_words
 from .ensemble import Ensemble, member_layout
@@ -36,7 +34,7 @@ from .explained import explanation_pictures, test_map
 from .features import GraphFeatures
 from .files import data_for
 from .predictions import GraphPredictions, prediction_table, write_prediction_files
-from .tested import Comparison, Tested, compare
+from .tested import Comparison, Tested, compare, tell
 
 NETWORK = "network"  # what the network alone is called beside a blend
 GRAPHS = Kind("graphs", "a backbone", "gps_tiny")
@@ -287,16 +285,14 @@ class GraphTask(NetworkTask):
         against = next(name for name in ("boosting", "forest") if name in self.references.names)
         network = NETWORK if self.blend else None
         self.comparison = compare(self.tested, network, against, measure, score, smaller_is_better)
-        Console(markup=False, soft_wrap=True).print(self.comparison.sentence, highlight=False)
+        tell([self.comparison])
 
     def pictures(self) -> Iterator[tuple[str, Figure]]:
         """What all whole-graph tasks show of a test: the comparison, worst to best, contributions, attention, a map."""
         if not self.tested or self._trainer is None:
             return
         if (comparison := self.comparison) is not None:
-            better = "smaller is better" if comparison.smaller_is_better else "larger is better"
-            measure = f"{comparison.measure} on the test graphs ({better})"
-            yield "comparison", comparison_bars(comparison.scores, measure, comparison.sentence, comparison.model)
+            yield "comparison", comparison.bars()
         data = self.trainer.datamodule
         store = data.datasets["test"]
         if chosen := extremes(self.errors()):

@@ -12,6 +12,7 @@ from .named_sets import is_named, read_named
 from .networkx_files import is_xml_graph, read_xml_graph
 from .table_graphs import Reading as Reading
 from .table_graphs import read_tables, tables_in
+from .tables import exists
 
 FORMS = "nodes.csv + edges.csv (+ graphs.csv), GraphML, GEXF, an edge list, Planetoid's or TU's files, PyG's Data (.pt)"
 
@@ -82,17 +83,21 @@ def read_graphs(root: str, name: str | None, reading: Reading) -> GraphTables:
         QuintetError: where there is nothing there, or it is in no form that is read here.
     """
     path = Path(root)
-    if is_named(root) and not path.exists():
+    there = exists(path)
+    if is_named(root) and not there:
         return read_named(root, read_graphs, reading)
-    if not path.exists():
+    if not there:
         raise QuintetError(f"no file or folder {path}")
     if form := form_of(path):
         return form.read(path, name, reading)
     if path.name.lower().endswith(pyg_files.ENDINGS):
         return pyg_files.read_pyg_file(path)  # which says what is wrong with it
     if path.is_dir() and (files := tables_in(path)):
-        there = ", ".join(file.name for file in files.values())
-        raise QuintetError(f"{path} has {there} and no table of edges; add edges.csv with the columns source, target")
+        names = ", ".join(file.name for file in files.values())
+        raise QuintetError(f"{path} has {names} and no table of edges; add edges.csv with the columns source, target")
+    if path.is_dir() and (lists := sorted(path.glob("*_A.txt"))):
+        owner = lists[0].name.removesuffix("_A.txt") + "_graph_indicator.txt"
+        raise QuintetError(f"{path} has {lists[0].name} and no {owner}, which says of which graph each node is; add it")
     raise QuintetError(f"{path} holds no graphs in a form that is read here: {FORMS}")
 
 

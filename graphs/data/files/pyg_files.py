@@ -21,6 +21,7 @@ from torch_geometric.data.storage import GlobalStorage
 from ....core.data.faults import Fault
 from ....core.errors import QuintetError, first_line
 from ....core.weights.archives import check_archive, check_pickle
+from ....core.weights.safe_classes import safe_classes
 from .graph_tables import GraphTables, Level
 
 ENDINGS = (".pt", ".pth")
@@ -64,17 +65,14 @@ def load(path: Path) -> Any:
     """What torch.load makes of a file whose every name is one of PyG's Data or of a tensor."""
     if not zipfile.is_zipfile(path):
         raise QuintetError(f"{path} is no archive of torch.save; save the list of Data with torch.save(graphs, FILE)")
-    try:
-        check_archive(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise QuintetError(f"{path} is damaged: {first_line(error)}") from None
+    check_archive(path)
     check_pickle(path)
     for name in _names(path):
         if name not in NAMES:
             dotted = name.replace(" ", ".")[:80]
             raise QuintetError(f"{path} was refused: it names {dotted}, which is no tensor and no Data of PyG")
     try:
-        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+        with safe_classes([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
             return torch.load(path, map_location="cpu", weights_only=True)
     # Whatever torch raises of a damaged file.
     except Exception as error:

@@ -51,6 +51,14 @@ class Sheet:
         return given or next((name for name in self.frame if name.strip().lower() in usual), None)
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path; at one that no system could have, there is nothing."""
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
 def ending_of(path: Path) -> str | None:
     """The ending of a table that can be read; None for any other file."""
     return next((ending for ending in ENDINGS if path.name.lower().endswith(ending)), None)

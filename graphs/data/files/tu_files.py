@@ -10,6 +10,7 @@ from ....core.errors import QuintetError
 from .graph_tables import GraphTables, Level
 from .tables import text_of
 
+LARGEST = 2**53  # number of a node or graph, up to which float64 holds each
 # What belongs to which level: codes become words, measurements numbers.
 FILES = {
     "nodes": ("node_labels", "node_attributes"),
@@ -32,6 +33,12 @@ def read_tu(folder: Path, name: str) -> GraphTables:
     if (graph_of < 0).any():
         row = int(np.flatnonzero(graph_of < 0)[0])
         raise QuintetError(f"{owner} row {row + 1} has the graph {graph_of[row] + 1}; graphs are numbered from 1")
+    # Graphs without a node are faults; one far number would ask for as many.
+    if graph_of.max() >= 10 * len(graph_of) + 1000:
+        row = int(graph_of.argmax())
+        raise QuintetError(
+            f"{owner} row {row + 1} has the graph {graph_of[row] + 1}, and there are {len(graph_of)} nodes"
+        )
     labelled = [folder / f"{name}_{part}.txt" for part in FILES["graphs"] if (folder / f"{name}_{part}.txt").is_file()]
     count = len(_lines(labelled[0])) if labelled else int(graph_of.max()) + 1
     if graph_of.max() >= count:
@@ -93,8 +100,12 @@ def _level(folder: Path, name: str, level: str, count: int) -> Level:
         for number, column in enumerate(values.T):
             title = part if values.shape[1] == 1 else f"{part} {number + 1}"
             codes = part.endswith("labels")
-            columns[title] = pd.Series([f"{code:g}" for code in column], dtype=object) if codes else pd.Series(column)
+            columns[title] = pd.Series([_code(code) for code in column], dtype=object) if codes else pd.Series(column)
     return Level(pd.DataFrame(columns, index=range(count)), place=lambda row: f"{level[:-1]} {row + 1} of {folder}")
+
+
+def _code(number: float) -> str:
+    return str(int(number)) if number % 1 == 0 else repr(float(number))
 
 
 def _lines(path: Path) -> list[str]:
@@ -140,4 +151,6 @@ def _whole(path: Path, width: int) -> np.ndarray:
         raise QuintetError(f"{path} has {values.shape[1]} columns; {width} are meant")
     if (broken := np.flatnonzero((values % 1 != 0).any(axis=1))).size:
         raise QuintetError(f"{path} row {broken[0] + 1} is no whole number")
+    if (broken := np.flatnonzero((np.abs(values) > LARGEST).any(axis=1))).size:
+        raise QuintetError(f"{path} row {broken[0] + 1} has a number beyond {LARGEST:,}; correct it")
     return values.astype(np.int64)

@@ -19,6 +19,7 @@ import pandas as pd
 from pyarrow.parquet import ParquetFile
 
 from ....core.errors import QuintetError, first_line
+from ..files.tables import exists
 from .sdf import read_sdf
 from .smiles import Unreadable, read_smiles
 
@@ -97,7 +98,7 @@ def read_table(given: Given, most_rows: int | None = None) -> MoleculeTable:
 
 def _read_file(path: Path, most_rows: int | None) -> MoleculeTable:
     ending = format_of(path)
-    if not path.exists():
+    if not exists(path):
         raise QuintetError(f"no file {path}")
     if ending is None or not path.is_file():
         what = "is in no format that is read here" if path.is_file() else "is no regular file"
@@ -137,9 +138,15 @@ def lines_of(path: Path) -> Iterator[str]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         what = "ends in the middle of what was packed" if isinstance(error, EOFError) else "is damaged or not packed"
         raise QuintetError(f"{path} {what}; copy it again") from None
+    except OSError as error:
+        raise QuintetError(f"{path} cannot be read: {first_line(error)}") from None
 
 
 def _decoded(path: Path, number: int, line: bytes) -> str:
+    if number == 1 and b"\r" in line.rstrip(b"\r\n"):
+        raise QuintetError(
+            f"{path} ends its lines with carriage returns alone; save it with line ends of Windows or Unix"
+        )
     if b"\0" in line:
         raise QuintetError(f"{path} line {number} holds a zero byte: it is no text; export it as CSV in UTF-8")
     try:
@@ -158,13 +165,21 @@ def _read_lines(path: Path, most_rows: int | None) -> MoleculeTable:
         separator = " "
     elif separator not in _outside_extensions(first):
         separator = " " if len(first.split()) > 1 and _is_molecule(first.split()[0]) else ","
-    header = _cells(first, separator)
+    try:
+        header = _cells(first, separator)
+    except csv.Error as error:
+        raise QuintetError(f"{path} line {at} is no header of a table ({error}); correct it") from None
     rows = _rows(path, lines, separator, at + 1)
     if _is_molecule(header[0]) and (separator in " \t"):
         header = ["smiles", *(["name"] if len(header) > 1 else []), *(f"column {n}" for n in range(3, len(header) + 1))]
         rows = chain([Line(at, _cells(first, separator))], rows)
     _check_header(path, header)
     frame, numbers, faults = _collected(header, islice(rows, most_rows))
+    if len(header) == 1 and len(faults) > len(numbers) / 2:
+        raise QuintetError(
+            f"{path} line {at} is '{first.strip()[:60]}', which names one column, and {faults[next(iter(faults))]}"
+            " in most rows; remove the lines before the header"
+        )
     return MoleculeTable(str(path), frame, numbers, faults)
 
 
@@ -187,16 +202,25 @@ def _rows(path: Path, lines: Iterator[str], separator: str, first: int) -> Itera
     if separator == " ":
         yield from (Line(number, _cells(line, " ")) for number, line in enumerate(lines, first) if line.strip())
         return
-    csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     begin = first
     try:
-        for cells in reader:
-            if cells:
-                yield Line(begin, [cell.strip() for cell in cells])
+        while (cells := _next_row(reader)) is not None:
+            cells = [cell.strip() for cell in cells]
+            if any(cells):
+                yield Line(begin, cells)
             begin = reader.line_num + first
     except csv.Error as error:
         raise QuintetError(f"{path} line {begin} is no row of a table ({error}); correct it") from None
+
+
+def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
+    # The limit of a cell is one of the process, so that it stands for a row at a time alone.
+    before = csv.field_size_limit(LONGEST_LINE)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
@@ -246,7 +270,9 @@ def _read_parquet(path: Path, most_rows: int | None) -> MoleculeTable:
         file = ParquetFile(path)
         if file.metadata.num_rows * file.metadata.num_columns > MOST_TEXT:
             raise QuintetError(f"{path} says it holds more than fits into memory; give it in parts")
-        frames = [_as_text(batch.to_pandas()) for batch in islice(file.iter_batches(CHUNK), most_rows and 1)]
+        frames = [
+            _as_text(_with_index(batch.to_pandas())) for batch in islice(file.iter_batches(CHUNK), most_rows and 1)
+        ]
     except QuintetError:
         raise
     # Whatever pyarrow raises: a file can be damaged in more ways than it foresees.
@@ -257,13 +283,19 @@ def _read_parquet(path: Path, most_rows: int | None) -> MoleculeTable:
 
 
 def _from_frame(frame: pd.DataFrame, where: str) -> MoleculeTable:
-    index = frame.index
-    if index.name is not None or (index.nlevels == 1 and not pd.api.types.is_integer_dtype(index.dtype)):
-        frame = frame.rename_axis(index=index.name or "name").reset_index()
+    frame = _with_index(frame)
     names = [str(name).strip() for name in frame.columns]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise QuintetError(f"{where} has several columns called '{twice}'; give each a name of its own")
     return MoleculeTable(where, _as_text(frame.set_axis(names, axis=1)), np.arange(1, len(frame) + 1))
+
+
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as a column, where that is more than numbers of rows."""
+    index = frame.index
+    if index.name is not None or (index.nlevels == 1 and not pd.api.types.is_integer_dtype(index.dtype)):
+        return frame.rename_axis(index=index.name or "name").reset_index()
+    return frame
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -283,4 +315,6 @@ def _text(value: object) -> str:
         return str(int(value))
     if isinstance(value, float | np.floating):
         return str(int(value)) if value == value and abs(value) < 2**53 and value == int(value) else repr(float(value))
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace").strip()
     return str(value).strip()

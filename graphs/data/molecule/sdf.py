@@ -1,5 +1,6 @@
 """SDF: records one after the other, each a molecule and its properties; what cannot be read is kept with the reason."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +16,17 @@ from .smiles import complaint
 SMILES, TITLE = "SMILES", "name"  # columns of what RDKit writes for a record, and of its first line
 MOST_LINES = 100_000  # of a record: the largest molecules have a few thousand atoms
 MOST_PROPERTIES = 2000
+CUT = "is cut off: it has no 'M  END'"
+UNFIT = "its fourth line counts other atoms and bonds than follow, or one of them cannot be read"
 
 
 class Record(NamedTuple):
-    """A record as text: the line it begins in, its connection table, its properties."""
+    """A record as text: the line it begins in, its connection table, its properties, whether others follow in it."""
 
     line: int
     block: str
     properties: dict[str, str]
+    several: bool = False
 
 
 @dataclass
@@ -45,7 +49,7 @@ def read_sdf(path: Path, lines: Iterator[str]) -> Records:
     columns: dict[str, dict[int, str]] = {}
     smiles, titles, begins, faults = [], [], [], {}
     for number, record in enumerate(records_of(path, lines)):
-        text, fault = _smiles_of(record.block)
+        text, fault = _smiles_of(record.block, record.several)
         if fault:
             faults[number] = fault
         smiles.append(text)
@@ -57,6 +61,8 @@ def read_sdf(path: Path, lines: Iterator[str]) -> Records:
             raise QuintetError(f"{path} has more than {MOST_PROPERTIES:,} properties; is it an SDF?")
     if not begins:
         raise QuintetError(f"{path} holds no record")
+    if [*faults.values()] == [CUT] * len(begins):
+        raise QuintetError(f"{path} holds no record that ends in 'M  END'; is it an SDF?")
     named, table = any(titles), {}
     for name, values in ((TITLE, titles if named else None), (SMILES, smiles)):
         if values is not None:
@@ -95,7 +101,8 @@ def _record(line: int, lines: list[str]) -> Record:
     body = len(lines) if end is None else end + 1
     properties, name = {}, None
     for text in lines[body:]:
-        if text.startswith(">"):
+        # A value may begin like a header does: '>10' is a bound.
+        if text.startswith(">") and (not name or re.search("<.+>", text)):
             name = text[text.find("<") + 1 : text.rfind(">")].strip() if "<" in text else text[1:].strip()
             properties.setdefault(name, "")
         elif name and text.strip():
@@ -103,20 +110,23 @@ def _record(line: int, lines: list[str]) -> Record:
         elif not text.strip():
             name = None
     properties.pop("", None)
-    return Record(line, "\n".join(lines[:body]) + "\n", properties)
+    several = any(text.startswith("M  END") for text in lines[body:])
+    return Record(line, "\n".join(lines[:body]) + "\n", properties, several)
 
 
-def _smiles_of(block: str) -> tuple[str, str]:
+def _smiles_of(block: str, several: bool = False) -> tuple[str, str]:
     """The canonical SMILES of a connection table and "", or "" and why there is none."""
     if "M  END" not in block:
-        return "", "is cut off: it has no 'M  END'"
+        return "", CUT
+    if several:
+        return "", "holds several molecules: a line of '$$$$' has to stand behind each"
     with rdBase.BlockLogs(), rdBase.CaptureErrorLog() as log:
         try:
             molecule = Chem.MolFromMolBlock(block)
         except RuntimeError as error:
             return "", f"is no molecule: {complaint(str(error))}"
     if molecule is None:
-        return "", f"is no molecule: {complaint(log.messages)}"
+        return "", f"is no molecule: {complaint(log.messages, silence=UNFIT)}"
     if not molecule.GetNumAtoms():
         return "", "has a molecule without atoms"
     return Chem.MolToSmiles(molecule), ""

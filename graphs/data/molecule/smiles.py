@@ -61,12 +61,12 @@ def within(molecule: Chem.Mol, most_atoms: int) -> Chem.Mol:
     return molecule
 
 
-def complaint(log: str, text: str = "") -> str:
-    """What RDKit says of a molecule it cannot read, in one line."""
+def complaint(log: str, text: str = "", silence: str = "RDKit gives no reason") -> str:
+    """What RDKit says of a molecule it cannot read, in one line; `silence` where it says nothing."""
     lines = [re.sub(r"^\[[\d:]+\]\s*", "", line) for line in log.splitlines()]
-    first = next((line for line in lines if line.strip()), "")
+    first = next((line for line in lines if line.strip(" *")), "")
     if not first:
-        return "its extension |...| cannot be read" if "|" in text else "RDKit gives no reason"
+        return "its extension |...| cannot be read" if "|" in text else silence
     first = first.removeprefix("SMILES Parse Error: ").split(" while parsing: ")[0].split(" for input: ")[0]
     at = next((found[1] for line in lines if (found := re.search(r"around position (\d+)", line))), None)
     return f"{' '.join(first.split())[:120]}{f' around character {at}' if at else ''}"

@@ -249,6 +249,22 @@ def test_vectors_do_not_decay():
     assert decays == {1: 0.0, 2: 0.3}
 
 
+def test_adam_steps_at_once_on_a_cpu_as_it_does_tensor_by_tensor():
+    stepped = []
+    for optimizer in (torch.optim.AdamW, functools.partial(torch.optim.AdamW, fused=False, foreach=False)):
+        torch.manual_seed(0)
+        task = adopted(lr=0.1, weight_decay=0.1, optimizer=optimizer, warmup=0.0).double()
+        task.trainer = SimpleNamespace(estimated_stepping_batches=3)
+        steps = task.configure_optimizers()["optimizer"]
+        assert bool(steps.param_groups[0]["fused"]) is (optimizer is torch.optim.AdamW)
+        for _ in range(3):
+            steps.zero_grad()
+            sum((own**2).sum() for own in task.parameters()).backward()
+            steps.step()
+        stepped.append(torch.cat([own.detach().flatten() for own in task.parameters()]))
+    torch.testing.assert_close(*stepped, rtol=1e-12, atol=1e-12)
+
+
 def test_the_optimizer_is_the_user_s_and_the_task_s_rate_and_decay_win_over_its_own():
     sgd = functools.partial(torch.optim.SGD, lr=9.0, momentum=0.9, weight_decay=9.0)
     task = adopted(lr=0.5, weight_decay=0.1, optimizer=sgd, warmup=0.0)

@@ -396,7 +396,7 @@ def test_the_data_module_may_be_named_and_its_options_given(toy):
     ("path", "given", "complaint"),
     [
         ("nowhere", [], "no file or folder nowhere"),
-        ("configs", [], "no data module recognises configs; name one with data=GROUP: points, "),
+        ("configs", [], "no data module recognises configs; name one with data=GROUP: .*points, "),
         ("points", ["model=points"], "quintet inspect does not understand 'model=points'"),
         ("points", ["data=pionts"], "no data is called 'pionts'; nearest: points"),
         ("points", ["data=points", "data.nose=1"], "data.nose: Points has no option 'nose'; nearest: noise"),

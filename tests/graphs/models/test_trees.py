@@ -144,6 +144,9 @@ def test_trees_that_were_not_fitted_are_kept_as_such():
         ("right", 0, -1),
         ("right", 2, 3),  # one child twice
         ("roots", 0, 6),
+        ("roots", 1, 0),  # one tree twice
+        ("roots", 1, 1),  # a tree within another
+        ("threshold", 0, float("nan")),
         ("feature", 0, -1),
         ("link", (), 9),
         ("value", 0, float("nan")),
@@ -154,6 +157,30 @@ def test_what_is_no_tree_is_refused(name, index, value):
     state[name][index] = value
     with pytest.raises(QuintetError, match="no set of trees"):
         TreeEnsemble().load_state_dict(state)
+
+
+def chain(length: int, others: int = 0) -> dict[str, torch.Tensor]:
+    """A tree as deep as it can be, and others of one node."""
+    nodes = 2 * length + 1 + others
+    own = torch.arange(nodes, dtype=torch.int32)
+    inner = (own < 2 * length) & (own % 2 == 0)
+    state = {name: torch.zeros(nodes, dtype=kind) for name, kind in trees.NODES.items()}
+    state |= {"left": torch.where(inner, own + 1, own), "right": torch.where(inner, own + 2, own)}
+    state |= {"value": torch.zeros(nodes, 1).double(), "base": torch.zeros(1).double()}
+    roots = torch.cat([own[:1], own[2 * length + 1 :]])
+    return by_hand().state_dict() | state | {"roots": roots}
+
+
+def test_trees_that_take_far_longer_than_their_size_says_are_refused(monkeypatch):
+    TreeEnsemble().load_state_dict(chain(100, 100))
+    monkeypatch.setattr(trees, "FREE_STEPS", 0)
+    monkeypatch.setattr(trees, "STEPS_PER_NODE", 30)
+    TreeEnsemble().load_state_dict(chain(100, 80))  # 100 * 81 steps are 29 for each of 281 nodes
+    with pytest.raises(QuintetError, match="no set of trees"):
+        TreeEnsemble().load_state_dict(chain(100, 200))
+    monkeypatch.setattr(trees, "DEEPEST", 99)
+    with pytest.raises(QuintetError, match="more than 99 steps"):
+        TreeEnsemble().load_state_dict(chain(100))
 
 
 @pytest.mark.parametrize(

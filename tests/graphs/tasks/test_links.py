@@ -1,6 +1,7 @@
 """Links that are missing: what training hides, what is measured, what stands beside it and what is written."""
 
 import csv
+import math
 from dataclasses import dataclass, field
 
 import lightning as L
@@ -9,6 +10,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch
+from torchmetrics.classification import BinaryAUROC
 
 from quintet.core.data.module import DataModule
 from quintet.core.errors import QuintetError
@@ -18,7 +20,8 @@ from quintet.graphs.data.rows import Row
 from quintet.graphs.models.neighbourhood_scores import NeighbourhoodScores
 from quintet.graphs.models.pair_decoders import DotProduct, HadamardNetwork
 from quintet.graphs.tasks.link_files import read_pairs, top_candidates
-from quintet.graphs.tasks.links import between, pair_names, pairs_apart
+from quintet.graphs.tasks.links import _scored_by, between, pair_names, pairs_apart
+from quintet.graphs.tasks.tested import Tested, against_best
 
 TINY = {"dim": 8, "depth": 1, "num_heads": 2, "local": "gcn"}
 NODES = 12
@@ -128,7 +131,7 @@ def test_measures_are_those_of_scikit_learn(tmp_path):
     shared = NeighbourhoodScores(batch.edge_index, NODES).common_neighbours(batch.candidates)
     assert measured["test/roc_auc_common_neighbours"] == pytest.approx(roc_auc_score(batch.linked, shared))
     assert measured["test/hits_at_10"] != measured["test/hits_at_10"]  # of five others there is no tenth
-    assert [name for name, _ in task.pictures()] == ["scores", "embeddings"]
+    assert [name for name, _ in task.pictures()] == ["comparison_roc_auc", "comparison_mrr", "scores", "embeddings"]
 
 
 def test_scores_come_between_zero_and_one_in_their_order():
@@ -203,3 +206,28 @@ def test_a_table_without_ends_is_refused(tmp_path):
     (tmp_path / "pairs.csv").write_text("a,target\nx,y\n")
     with pytest.raises(QuintetError, match="has no column 'source'"):
         read_pairs(tmp_path / "pairs.csv", ["x", "y"])
+
+
+def test_shared_neighbours_add_to_the_score_of_a_pair():
+    task, plain = task_of(neighbours=True).eval(), task_of().eval()
+    plain.load_state_dict(task.state_dict(), strict=False)
+    batch, pairs = Known().batch(), torch.tensor([[0, 0, 0], [1, 6, 2]])
+    # 0 and 1 share 2, 3, 4, 5; 0 and 6 none; 0 and 2 share 4 and 5, as 1 knows 2 but not 0, and 3 knows 0 but not 2.
+    degrees = {2: 4, 3: 4, 4: 5, 5: 5}
+    shared = [[2, 3, 4, 5], [], [4, 5]]
+    rare = torch.tensor([sum(1 / math.log(degrees[node]) for node in nodes) for nodes in shared], dtype=torch.float64)
+    count = torch.tensor([len(nodes) for nodes in shared], dtype=torch.float64)
+    with torch.no_grad():
+        added = (task(batch, pairs) - plain(batch, pairs)).double()
+    assert torch.linalg.norm(added - (1 + count).log() - (1 + rare).log()) < 1e-5
+
+
+def test_what_is_said_of_a_test_names_the_better_baseline_and_who_wins():
+    truth = torch.tensor([1, 1, 1, 0, 0, 0] * 20)
+    bad, good = torch.linspace(0, 1, 120), truth + torch.linspace(0, 0.5, 120)
+    tested = Tested()
+    tested.add(torch.arange(120), bad, truth, {"even": torch.zeros(120), "better": good})
+    (comparison,) = against_best(tested, {"roc_auc": _scored_by(BinaryAUROC)}, "pairs")
+    assert comparison.against == "better"
+    assert comparison.sentence.startswith(f"the network does not beat better: roc_auc {roc_auc_score(truth, bad):.3f} ")
+    assert f"against 1.000 (worse by {1 - roc_auc_score(truth, bad):.3f}, " in comparison.sentence

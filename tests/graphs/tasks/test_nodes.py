@@ -156,7 +156,7 @@ def test_training_learns_writes_and_reads_back(folder):
     assert measured["test/accuracy"] == 1
     trainer.save_checkpoint(folder / "nodes.ckpt")
     pictures = dict(task.pictures())
-    assert {"confusion_matrix", "embeddings", "predictions"} == pictures.keys()
+    assert {"comparison", "confusion_matrix", "embeddings", "predictions"} == pictures.keys()
 
     task = load_task(folder / "nodes.ckpt")
     new = GraphNodes(root=folder)
@@ -188,7 +188,7 @@ def test_several_labels_with_gaps(folder):
     (measured,) = trainer_in(folder).test(task, data, verbose=False)
     assert task.several
     assert {"test/roc_auc", "test/roc_auc_label_propagation", "test/roc_auc_mlp"} <= measured.keys()
-    assert [name for name, _ in task.pictures()] == ["embeddings"]
+    assert [name for name, _ in task.pictures()] == ["comparison", "embeddings"]
 
 
 class Linear(nn.Module):
