@@ -115,6 +115,33 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+SMILES = "CCO CCCO CC(C)O CCCCO c1ccccc1 Cc1ccccc1 Oc1ccccc1 Nc1ccccc1 CC(=O)O CCC(=O)O CCN CCCN CNC CC#N CCCl CCBr"
+SMILES = (
+    f"{SMILES} C1CCCCC1 C1CCCC1 OC1CCCCC1 c1ccncc1 Cc1ccncc1 c1ccoc1 c1ccsc1 CC(C)=O CCC(C)=O CCOC COC CCOCC".split()
+)
+
+
+@pytest.fixture
+def molecules(tmp_path: Path) -> Path:
+    """Tables and an SDF of thirty small molecules, salts and a molecule that stands twice among them."""
+    import pandas as pd
+    from rdkit import Chem
+
+    smiles = [*SMILES, "CC(=O)[O-].[Na+]", "OCC"]
+    numbers = pd.DataFrame({"smiles": smiles, "id": [f"M{at:02}" for at in range(30)], "logp": np.arange(30) / 10})
+    numbers.to_csv(tmp_path / "molecules.csv", index=False)
+    numbers[4:24].to_csv(tmp_path / "few.csv", index=False)
+    numbers[["smiles", "id"]].tail(4).to_csv(tmp_path / "new_molecules.csv", index=False)
+    labels = pd.DataFrame({"smiles": smiles, "toxic": np.arange(30) % 2, "bitter": [0, 1, None] * 10}).convert_dtypes()
+    labels.to_csv(tmp_path / "toxicity.csv", index=False)
+    with Chem.SDWriter(str(tmp_path / "ligands.sdf")) as writer:
+        for at, one in enumerate(smiles):
+            molecule = Chem.MolFromSmiles(one)
+            molecule.SetProp("activity", str(at / 7))
+            writer.write(molecule)
+    return tmp_path
+
+
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
     """Small images with masks of two classes."""

@@ -1,5 +1,6 @@
 """Every command and every line of Python of docs/ runs, shortened to a few steps, in a folder of small files."""
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -25,13 +26,27 @@ SHORT = {
     "timeseries/finetune": ["data.context=32", "data.horizon=32"],
     "timeseries/anomaly": ["data.split={val: 0.2, test: 0.2}"],
     "timeseries/disaggregate": ["data.length=64"],
+    "graphs/molecules": ["model.backbone_arguments={dim: 16, depth: 1}"],
+    "graphs/molecule_classes": ["model.baselines=false"],
+    "graphs/finetune": ["model.backbone_arguments={dim: 16, depth: 1}", "model.baselines=false"],
 }
+SHARED = "../shared/data/"  # where the documents have published data
+DATA = Path(os.environ.get("QUINTET_DATA", DOCS.parents[1] / "shared" / "data")).resolve()
 
 
 def commands(document: str) -> list[list[str]]:
     """Arguments of each command `quintet`, in order."""
     lines = re.findall(r"^    quintet (\S.*)$", (DOCS / document).read_text(), flags=re.MULTILINE)
-    return [shlex.split(line.split(" #")[0]) for line in lines]
+    found = [shlex.split(line.split(" #")[0]) for line in lines]
+    return [
+        [argument.replace(SHARED, f"{DATA}/") for argument in arguments] for arguments in found if _can_run(arguments)
+    ]
+
+
+def _can_run(arguments: list[str]) -> bool:
+    """False for a command on published data that are not there."""
+    places = [argument.split(SHARED)[1] for argument in arguments if SHARED in argument]
+    return all((DATA / place).exists() for place in places)
 
 
 def run(document: str, capsys: pytest.CaptureFixture) -> None:
@@ -105,13 +120,52 @@ def test_timeseries(tmp_path: Path, sales: Path, monkeypatch, capsys) -> None:
         assert Path(written).exists()
 
 
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """One graph whose nodes have classes, and forty rings and paths."""
+    random = np.random.default_rng(0)
+    for folder in ("papers", "shapes"):
+        (tmp_path / folder).mkdir()
+    kind = np.arange(60) % 2
+    nodes = pd.DataFrame({"id": [f"p{at}" for at in range(60)], "label": np.array(["art", "law"])[kind]})
+    nodes.assign(pages=random.normal(kind, 1)).to_csv(tmp_path / "papers" / "nodes.csv", index=False)
+    ends = random.integers(30, size=(2, 150)) * 2 + random.integers(2, size=150)
+    pd.DataFrame(
+        {"source": nodes["id"][ends[0]].values, "target": nodes["id"][ends[1]].values}
+    ).drop_duplicates().query("source != target").to_csv(tmp_path / "papers" / "edges.csv", index=False)
+    places = [(graph, node) for graph in range(40) for node in range(6)]
+    shapes = pd.DataFrame(places, columns=["graph", "node"]).assign(id=range(240), weight=random.normal(size=240))
+    shapes[["id", "graph", "weight"]].to_csv(tmp_path / "shapes" / "nodes.csv", index=False)
+    edges = [(6 * graph + node, 6 * graph + (node + 1) % 6) for graph, node in places if node < 5 or graph % 2]
+    pd.DataFrame(edges, columns=["source", "target"]).to_csv(tmp_path / "shapes" / "edges.csv", index=False)
+    labels = pd.DataFrame({"graph": range(40), "label": ["path", "ring"] * 20})
+    labels.to_csv(tmp_path / "shapes" / "graphs.csv", index=False)
+    return tmp_path
+
+
+def test_graphs(molecules: Path, tables: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(molecules)
+    run("graphs.md", capsys)
+    assert list(molecules.glob("runs/graphs/molecules/*/predictions/*/predictions.csv"))
+    assert list(molecules.glob("runs/graphs/tables/*/predictions/*/predictions.csv"))
+    assert list(molecules.glob("**/embeddings.parquet"))
+    assert (molecules / "molecules.pt2").is_file()
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", (DOCS / "graphs.md").read_text(), flags=re.DOTALL):
+        exec(re.sub(r"runs/\S+best\.ckpt", newest, code), names)
+    assert list(names["table"]["problem"] != "") == [False, False, True]
+    assert names["scores"].shape == (8, 6)
+    assert names["selected"].shape == (8, 10)
+    assert names["embedded"].shape == (100, 32)
+
+
 def test_python_of_the_documents_runs() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "vision.md").read_text(), flags=re.DOTALL)
     exec(code, names := {})
     assert names["backbone"].feature_info.reduction() == [4, 8, 16, 32]
 
 
-@pytest.mark.parametrize("document", ["vision.md", "timeseries.md"])
+@pytest.mark.parametrize("document", ["vision.md", "timeseries.md", "graphs.md"])
 def test_benchmarks_are_where_the_documents_say(document: str) -> None:
     named = re.findall(r"python benchmarks/(\S+\.py)", (DOCS / document).read_text())
     assert named

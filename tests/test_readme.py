@@ -29,7 +29,7 @@ def test_readme_fits_two_screens() -> None:
     assert (ROOT / "docs" / "digits.png").stat().st_size < 200_000
 
 
-@pytest.mark.usefixtures("photos", "scenes", "sales")
+@pytest.mark.usefixtures("photos", "scenes", "sales", "molecules")
 def test_every_command_runs(tmp_path: Path, photos: Path, monkeypatch, capsys) -> None:
     from quintet.cli import main
     from quintet.core.run import run_folder

@@ -108,7 +108,8 @@ class NetworkTask(Task):
         return [[f"network.{prefix}" for prefix in prefixes] for prefixes in groups]
 
     def head_patterns(self) -> list[str]:
-        return [f"network.{key}" for key in said(self.network, "head_keys")]
+        own = named_weights(self.network)
+        return [f"network.{key}" for key in said(self.network, "head_keys") if key in own]
 
     def parameter_patterns(self, pattern: str) -> list[str]:
         """A pattern of `freeze` as it is, but "backbone" as the names of all weights but those of the head."""

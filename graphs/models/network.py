@@ -113,7 +113,9 @@ class GraphNetwork(Network):
         self.distance_bias = None if longest is None else DistanceBias(longest, num_heads)
         self.graph_pool = GraphPool(pooling)
         self.head = GraphHead(dim, num_outputs, halvings, graph_values, activation, head_dropout)
-        self.head_keys = tuple(f"head.{name}" for name, _ in self.head.named_parameters())
+        own = (name for name, _ in self.head.named_parameters())
+        # A file's head may read numbers of graphs where this one does not.
+        self.head_keys = tuple(f"head.{name}" for name in dict.fromkeys([*own, "values.weight", "values.bias"]))
 
     def forward(self, batch: Any) -> Float[Tensor, "rows outputs"]:
         """Predictions of the graphs, or nodes, of a batch."""

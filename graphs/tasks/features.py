@@ -20,10 +20,12 @@ from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
 from ...core.mixer import Mixer
 from ...core.weights.networks import Kind
+from ...core.weights.pretrained import LoadReport
 from ...core.writing.files import refuse_existing, written_whole
 from ..data.description import GraphDescription
 from ..data.store import GraphStore
 from ..pictures.embeddings import embedding_map
+from ..pretrained.words import rows_by_word, take_words
 from .ensemble import Ensemble
 
 GRAPHS = Kind("graphs", "a backbone", "gps_tiny")
@@ -102,6 +104,10 @@ class GraphFeatures(NetworkTask):
 
     def make(self, description: GraphDescription) -> None:
         self.network = self.build_network({**description.sizes, "num_outputs": 1, "level": "graph"})
+
+    def load_network(self) -> LoadReport:
+        take_words(self.network, rows_by_word(self.pretrained, self.description))
+        return super().load_network()
 
     def metrics(self) -> MetricCollection:
         return collection({})

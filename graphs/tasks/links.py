@@ -21,12 +21,14 @@ from ...core.learning.metrics import collection
 from ...core.learning.network_task import NetworkTask
 from ...core.learning.task import StepResult, command
 from ...core.weights.networks import Kind
+from ...core.weights.pretrained import LoadReport
 from ..data.description import GraphDescription
 from ..metrics.ranking import HitsAt, MeanReciprocalRank
 from ..models.neighbourhood_scores import NeighbourhoodScores
 from ..models.pair_decoders import DotProduct, SharedNeighbours
 from ..pictures.embeddings import embedding_map
 from ..pictures.link_scores import score_histogram
+from ..pretrained.words import rows_by_word, take_words
 from .features import GRAPHS
 from .link_files import read_pairs, top_candidates, write_links
 from .tested import Comparison, Score, Tested, against_best, tell
@@ -93,6 +95,10 @@ class LinkPredictor(NetworkTask):
         self.shared = SharedNeighbours() if self.neighbours else None
         baselines = self.metrics()
         self.baseline_metrics = Baselines([COMMON, RARE], baselines)
+
+    def load_network(self) -> LoadReport:
+        take_words(self.network, rows_by_word(self.pretrained, self.description))
+        return super().load_network()
 
     def metrics(self) -> MetricCollection:
         ranks = {"mrr": MeanReciprocalRank()} | {f"hits_at_{k}": HitsAt(k) for k in WITHIN}

@@ -21,9 +21,11 @@ from ...core.learning.task import StepResult
 from ...core.objectives import balanced_weights
 from ...core.pictures.charts import confusion_matrix
 from ...core.weights.networks import Kind
+from ...core.weights.pretrained import LoadReport
 from ..data.description import GraphDescription
 from ..metrics.labels import THRESHOLD, label_area, label_metrics
 from ..models.propagation import spread
+from ..pretrained.words import rows_by_word, take_words
 from .features import GRAPHS
 from .losses import class_loss, label_loss
 from .node_files import NodePredictions, write_node_files
@@ -117,6 +119,10 @@ class NodeClassifier(NetworkTask):
     def labels(self) -> list[str]:
         """Names of the classes, or of the labels that a node may have."""
         return list(self.description.classes or self.description.positives)
+
+    def load_network(self) -> LoadReport:
+        take_words(self.network, rows_by_word(self.pretrained, self.description))
+        return super().load_network()
 
     def metrics(self) -> MetricCollection:
         if self.several:

@@ -1,6 +1,7 @@
 """What tasks on whole graphs share: several networks in one, baselines beside every test, a blend of both."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ from ..data.description import GraphDescription
 from ..models.blend import blend_weights
 from ..models.references import References
 from ..pictures.predicted import extremes, extremes_sheet
+from ..pretrained.words import rows_by_word, take_words
 from .ensemble import Ensemble, member_layout
 from .explained import explanation_pictures, test_map
 from .features import GraphFeatures
@@ -131,8 +133,10 @@ class GraphTask(NetworkTask):
     def load_network(self) -> LoadReport:
         """Loads what `pretrained` names, of an ensemble's file the member of the same number."""
         members = self.network.members if self.ensemble > 1 else [self.network]
+        convert = rows_by_word(self.pretrained, self.description)
         for number, member in enumerate(members):
-            member.layouts = (*said(member, "layouts"), member_layout(number))
+            member.layouts = (*said(member, "layouts"), replace(member_layout(number), convert=convert))
+            take_words(member, convert)
             what = self.pretrained, self.sizes, self.network_arguments, self.accept_license
             report = networks.load_network(member, self.backbone, self.kind, *what)
         return report

@@ -252,7 +252,7 @@ def ways(path: Path, honest: Honest, verbs: bool) -> Iterator[tuple[str, Callabl
 
 def command(verb: str, path: Path, given: dict[str, str]) -> int:
     options = {"predict": ["output=out.csv"], "export": ["format=safetensors", "output=e.safetensors"]}.get(verb, [])
-    if verb == "predict" and "data.root" in given or given.get("data.path") == "molecules.csv":
+    if (verb == "predict" and "data.root" in given) or given.get("data.path") == "molecules.csv":
         options = [option for option in options if verb == "export"]
     for name in ("out.csv", "out.png", "e.safetensors"):
         Path(name).unlink(missing_ok=True)

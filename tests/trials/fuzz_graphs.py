@@ -1,4 +1,4 @@
-"""Reads files of molecules and graphs that were damaged at random, and prints what became of each: one format a process.
+"""Reads files of molecules and graphs that were damaged at random, and says what became of each: a format a process.
 
     python fuzz_graphs.py FORMAT FOLDER SEED COUNT
 
