@@ -1,4 +1,4 @@
-"""Reads files of molecules and graphs that were damaged at random, and prints what became of each: one format a process.
+"""Reads files of molecules and graphs that were damaged at random, one format a process, and prints the outcomes.
 
     python fuzz_graphs.py FORMAT FOLDER SEED COUNT
 
