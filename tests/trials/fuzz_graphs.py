@@ -1,4 +1,4 @@
-"""Reads files of molecules and graphs that were damaged at random, and says what became of each: a format a process.
+"""Reads files of molecules and graphs that were damaged at random, one format a process, and prints the outcomes.
 
     python fuzz_graphs.py FORMAT FOLDER SEED COUNT
 

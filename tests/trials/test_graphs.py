@@ -602,3 +602,29 @@ def test_whole_numbers_of_pyg_are_classes_and_others_are_targets(tmp_path):
     torch.save(graphs(), tmp_path / "numbers.pt")
     assert list(GraphFiles(tmp_path / "classes.pt").description().classes) == ["0", "1"]
     assert list(GraphFiles(tmp_path / "numbers.pt").description().target_scale) == ["y"]
+
+
+# Options of a checkpoint
+
+
+def test_only_options_of_the_checkpoint_are_inherited(tmp_path):
+    from quintet.core.run.configuration import restored_objects
+    from quintet.core.weights.described import description_of
+    from quintet.core.weights.records import RECORD
+    from quintet.graphs import GraphRegressor
+
+    data = molecules(tmp_path, table(lambda n, s: f"{s},m{n},{n}.5", "smiles,code,y"), id="code")
+    task = GraphRegressor(backbone="gps_tiny")
+    task.adopt(task.describe(data))
+    content = {RECORD: task.record() | {"data": description_of(data)}, "state_dict": task.state_dict()}
+    (tmp_path / "new.csv").write_text("smiles,name\nCCO,ethanol\n")
+    new = {"data.path": str(tmp_path / "new.csv")}
+    restored = restored_objects(content, tmp_path / "a.ckpt", new, [])["data"]
+    assert {"id", "val_fraction", "test_fraction"} == restored.inherited
+    restored.adopt(task.description)
+    assert restored.rows[0].named == {"name": "ethanol", "smiles": "CCO"}
+    for name in ("id", "smiles"):
+        typed = restored_objects(content, tmp_path / "a.ckpt", new | {f"data.{name}": "code"}, [])["data"]
+        typed.adopt(task.description)
+        with pytest.raises(QuintetError, match=rf"data\.{name}: .*new.csv has no column 'code'"):
+            _ = typed.rows
