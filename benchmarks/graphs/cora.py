@@ -7,8 +7,8 @@ Each seed draws other first weights and other dropout; the parts are the publish
 2e-2; decay 1e-3 to 1e-2; dropout .3, .5, .7, of features .5, .8; 1 or 2 layers of 32 or 64; restart .05, .1, .2; label
 smoothing 0, .1, .2; rows normalised or not), then the two draws with the best whole set of raw rows at a rate of 5e-3,
 and one of them for 100 epochs, with three further seeds (validation .798, .801, .803). No test paper chose these
-values; that the design was kept, scores that spread along citations included, was decided after figures of prototypes on
-test papers had been seen.
+values; that the design was kept, scores that spread along citations included, was decided after figures of prototypes
+on test papers had been seen.
 """
 
 import argparse
