@@ -34,7 +34,7 @@ def test_a_killed_run_finishes_with_the_figures_of_one_that_was_not(table, tmp_p
         return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
 
     def figures(run: str) -> dict:
-        return json.loads((Path(tmp_path) / run / "summary.json").read_text())["test"]
+        return json.loads((Path(tmp_path) / run / "summary.json").read_text())["metrics"]
 
     assert fit("whole", "run_dir=whole") == 0
     assert fit("killed", "run_dir=killed") == -signal.SIGKILL
