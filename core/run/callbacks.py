@@ -102,6 +102,22 @@ class WeightAverage(WeightAveraging):
         super().__init__(multi_avg_fn=average)
         self._buffers: list[Tensor] = []
 
+    def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._begin_with_buffers_of(pl_module)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._begin_with_buffers_of(pl_module)
+
+    def _begin_with_buffers_of(self, pl_module: L.LightningModule) -> None:
+        """Before the first step the average has the buffers of the task, which may have learned some since it was made:
+        trees and the like, that were empty then."""
+        if self._average_model is None or self._average_model.n_averaged:
+            return
+        for mean, own in zip(self._average_model.module.modules(), pl_module.modules()):
+            for name, buffer in own._buffers.items():
+                mean._buffers[name] = None if buffer is None else buffer.clone()
+
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
         self._buffers = [buffer.clone() for buffer in pl_module.buffers()]

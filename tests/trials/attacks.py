@@ -251,9 +251,9 @@ def ways(path: Path, honest: Honest, verbs: bool) -> Iterator[tuple[str, Callabl
 
 
 def command(verb: str, path: Path, given: dict[str, str]) -> int:
-    options = {"predict": ["output=out.csv"], "export": ["format=safetensors", "output=e.safetensors"]}.get(verb, [])
-    if (verb == "predict" and "data.root" in given) or given.get("data.path") == "molecules.csv":
-        options = [option for option in options if verb == "export"]
+    options = ["format=safetensors", "output=e.safetensors"] if verb == "export" else []
+    if verb == "predict" and given.get("data.path") == "series.csv":
+        options = ["output=out.csv"]
     for name in ("out.csv", "out.png", "e.safetensors"):
         Path(name).unlink(missing_ok=True)
     files = [f"{name}={value}" for name, value in given.items()]

@@ -143,6 +143,24 @@ def test_what_validation_measured_is_saved_with_the_average_it_was_measured_of(t
     assert state["threshold"].item() == state["weight"].item() == pytest.approx(averages(4, 0.5))
 
 
+def test_what_is_learned_before_the_first_step_is_not_averaged_with_what_was_not_known(tmp_path):
+    class Fitting(Line):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("trees", None)
+            self.register_buffer("mean", torch.full((1,), float("nan")))
+
+        def on_fit_start(self):
+            self.trees, self.mean = torch.tensor([3.0, 4.0]), torch.tensor([5.0])
+
+    module = Fitting()
+    run(tmp_path, module, WeightAverage(0.5), Checkpoint("last"), max_epochs=2)
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["trees"].tolist() == module.trees.tolist() == [3, 4]
+    assert state["mean"].tolist() == [5]
+    assert state["weight"].item() == pytest.approx(averages(4, 0.5))
+
+
 @pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
 def test_a_decay_that_is_none_is_refused(decay):
     with pytest.raises(QuintetError, match=r"callbacks.average.decay is .*; it lies between 0 and 1"):

@@ -33,6 +33,17 @@ def test_labels_that_are_known_count(gaps):
     torch.testing.assert_close(label_loss(outputs, targets, 0.2), expected)
 
 
+@pytest.mark.parametrize("loss", [lambda *both: number_loss(*both, "huber"), label_loss])
+def test_outputs_of_another_kind_of_number_learn(gaps, loss):
+    """Of trainer.precision=64-true, and of bfloat16, whose targets keep their digits."""
+    targets = (gaps[1] > 0).float().masked_fill(gaps[1].isnan(), torch.nan)
+    (expected,) = torch.autograd.grad(loss(gaps[0], targets), gaps[0])
+    outputs = gaps[0].detach().double().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(outputs, targets), outputs)
+    torch.testing.assert_close(gradient.float(), expected)
+    assert loss(gaps[0].bfloat16(), targets).dtype == torch.float32
+
+
 def test_classes_that_are_known_count(gaps):
     targets = torch.tensor([0, 2, -1, 1, -1, 0, 2, 1, 0])
     known = targets >= 0
