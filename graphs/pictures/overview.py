@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from ...core.pictures.charts import shortened
-from ...core.pictures.palette import BLUE, NEUTRAL
+from ...core.pictures.palette import BLUE
 
 LISTED = 20  # classes with a bar of their own
 BINS = 30
@@ -33,11 +33,14 @@ def overview(degrees: Int[np.ndarray, " nodes"], classes: Sequence[str | None], 
     alone = int((degrees == 0).sum())
     title = f"{len(degrees):,} nodes, {alone:,} without an edge, at most {largest:,} edges at one"
     panels[0].set(xlabel="edges of a node", ylabel="nodes (logarithmic)", yscale="log")
+    panels[0].set_ylim(bottom=0.5)  # a single node has a bar too
+    panels[0].yaxis.set_major_formatter("{x:,.0f}")
+    panels[0].yaxis.set_minor_formatter(NullFormatter())
     panels[0].set_title(title, fontsize=9)
     panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     if shown:
         names = [shortened(name, 24) for name, _ in shown][::-1]
-        bars = panels[1].barh(np.arange(len(shown)), [count for _, count in shown][::-1], color=NEUTRAL)
+        bars = panels[1].barh(np.arange(len(shown)), [count for _, count in shown][::-1], color="#B0B0B0")
         panels[1].set_yticks(np.arange(len(shown)), names, parse_math=False)
         panels[1].bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
         panels[1].margins(x=0.12)
