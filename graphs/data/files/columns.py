@@ -22,7 +22,7 @@ def is_number(column: pd.Series) -> bool:
 
 def names_each_row(column: pd.Series) -> bool:
     """Whether a column of words has another one in each row: a name, from which nothing can be learnt."""
-    return not is_number(column) and len(column) >= FEWEST and column.notna().all() and column.is_unique
+    return bool(not is_number(column) and len(column) >= FEWEST and column.notna().all() and column.is_unique)
 
 
 def measure(columns: pd.DataFrame, training: np.ndarray, standardise: bool = True) -> tuple[Words, Numbers]:
