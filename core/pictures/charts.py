@@ -25,7 +25,8 @@ def learning_curves(rows: list[dict[str, Any]]) -> Figure:
     Args:
         rows: rows of metrics.csv as `quintet.core.run.metrics_file.read_metrics` returns them.
     """
-    names = {key for row in rows for key in row if key.startswith(("train/", "val/"))}
+    # What was never a number, as a measure of more samples than there are, has no panel.
+    names = {key for row in rows for key, value in row.items() if key.startswith(("train/", "val/")) and value == value}
     quantities = sorted({name.split("/", 1)[1] for name in names}, key=lambda name: (name != "loss", name))
     columns = min(3, max(1, len(quantities)))
     lines = -(-max(1, len(quantities)) // columns)

@@ -1,5 +1,6 @@
 """What the data modules of graphs share: how files are read, which columns a network sees, descriptions and tables."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -23,6 +26,7 @@ from .files import columns
 from .files.graph_files import Reading, read_graphs
 from .files.graph_tables import GraphTables
 
+DRAWN = 6  # neighbourhoods
 SHOWN = 20  # columns and classes listed one by one
 DEGREE = "degree"  # the column of nodes that have no other
 
@@ -294,6 +298,40 @@ class GraphModule(DataModule):
                     facts.add_row(f"{kind} of {what}", Text(", ".join(map(str, chosen[:SHOWN])) + more))
         facts.add_row("predicted", Text(", ".join(map(str, self.predicted())) or "nothing named"))
         return facts
+
+    classes: Sequence[str | None] = ()
+    """The class of each node or graph, None where it has none."""
+
+    def pictures(self) -> Iterator[tuple[str, Figure]]:
+        """How many edges nodes have and how many there are of each class, and a few drawings."""
+        if self.faults():
+            return
+        # Here, because training draws none of them.
+        from ..pictures.overview import overview
+
+        nodes, ends = len(self.tables.nodes), self.tables.ends
+        pairs = np.unique(np.sort(ends[:, ends[0] != ends[1]], axis=0), axis=1)
+        degrees = np.bincount(pairs.ravel(), minlength=nodes)
+        told = [name for name in self.classes if name]
+        yield "overview", overview(degrees, self.classes if told else (), self.labelled)
+        if len(ends[0]):
+            yield "drawings", self._drawings(torch.from_numpy(pairs), degrees)
+
+    def _drawings(self, pairs: Tensor, degrees: np.ndarray) -> Figure:
+        """Neighbourhoods of the nodes of most edges, each of another graph where there are several."""
+        from ..pictures.drawing import Drawn, caption_of, graph_sheet
+        from ..pictures.neighbourhoods import neighbourhood
+
+        order, items = np.argsort(-degrees, kind="stable"), []
+        _, first = np.unique(self.tables.graph_of[order], return_index=True)
+        chosen = order[:DRAWN] if len(first) == 1 else order[np.sort(first)[:DRAWN]]
+        for node in chosen.tolist():
+            around = neighbourhood(node, pairs, len(degrees))
+            name = str(self.tables.nodes.names[node])
+            caption = caption_of(name, f"{degrees[node]:,} edges, {len(around.nodes):,} nodes around it drawn")
+            middle = (around.steps == 0).long()
+            items.append(Drawn(caption, edges=around.edges, categories=middle))
+        return graph_sheet(items, "the nodes of most edges (orange) among their neighbours", 3)
 
     def _loader(self, dataset: Dataset, **arguments: Any) -> DataLoader:
         # Each part has graphs of its own, and batches by size stand in one more dataset.

@@ -4,7 +4,7 @@ import pytest
 from rdkit import Chem
 
 from quintet.cli import main
-from quintet.graphs import Molecules
+from quintet.graphs import GraphNodes, Molecules
 
 CHAIN = [f"{'C' * length}O" for length in range(1, 31)]
 
@@ -55,3 +55,20 @@ def test_what_looks_like_molecules(here, name, text, recognised):
     (here / name).write_text(text)
     assert Molecules.recognises(here / name) == recognised
     assert Molecules.reads(here / name) == (name == "a.smi")  # a table may be of any kind
+
+
+def test_a_graph_of_nodes_is_drawn_with_its_degrees_and_classes(here, capsys):
+    nodes = [f"{number:03d},{number},{'xy'[number % 2] if number % 3 else ''}" for number in range(30)]
+    edges = [f"{one:03d},{other:03d}" for one, other in [(0, other) for other in range(1, 20)] + [(1, 2), (5, 5)]]
+    for name, rows in (("nodes.csv", ["id,size,label", *nodes]), ("edges.csv", ["source,target", *edges])):
+        (here / "own").mkdir(exist_ok=True)
+        (here / "own" / name).write_text("\n".join([*rows, ""]))
+    assert main(["inspect", "own"]) == 0
+    assert "10 of 30 nodes have nothing known of what is predicted" in capsys.readouterr().out
+    assert {path.name for path in (here / "inspect" / "own").iterdir()} == {"overview.png", "drawings.png"}
+    data = GraphNodes(here / "own")
+    degrees, classes = dict(data.pictures())["overview"].axes
+    assert degrees.get_title() == "30 nodes, 10 without an edge, at most 19 edges at one"
+    assert [patch.get_height() for patch in degrees.patches] == [10, 17, 2, *[0] * 16, 1]
+    assert {label.get_text() for label in classes.get_yticklabels()} == {"x", "y", "no class"}
+    assert sorted(bar.get_width() for bar in classes.patches) == [10, 10, 10]
