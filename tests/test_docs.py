@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,6 +64,8 @@ def run(document: str, capsys: pytest.CaptureFixture) -> None:
                 arguments += FEW
             arguments += SHORT.get(experiment, [])
             patch.setattr("sys.argv", ["quintet", *arguments])
+            # What is traced has sizes that are no numbers.
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", arguments[0] == "export")
             assert main(arguments) == 0, (arguments, capsys.readouterr().err)
 
 

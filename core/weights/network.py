@@ -22,7 +22,8 @@ class Network(Described, nn.Module):
 
     Attributes:
         head_keys: names of the parameters that belong to the task it was trained for: published weights with a head of
-            another size leave them as initialised, and `freeze=[backbone]` leaves them to learn.
+            another size leave them as initialised, and `freeze=[backbone]` leaves them to learn. Names that it lacks
+            are of heads of its kind whose weights a file may hold, and which it leaves out.
         layouts: in which other projects publish its weights.
         optional_buffers: names of buffers that a state dict may hold or not.
         no_weight_decay: names of parameters with several axes that are not decayed.

@@ -9,6 +9,7 @@ import glob
 import hashlib
 import os
 import shutil
+import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from ..errors import QuintetError
 
 LONGEST = 120  # bytes of one part of a name: file systems take 255, and what is added must fit too
+ATTEMPTS, PAUSE = 20, 0.05  # seconds between them
 
 
 @contextlib.contextmanager
@@ -52,8 +54,7 @@ def written_whole(
             raise
         raise QuintetError(f"cannot write {path} ({reason}); {remedy}") from error
     finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        _remove(partial)
         if made and not done:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # empty where the file was not kept
@@ -64,8 +65,18 @@ def _remove_left_behind(path: Path) -> None:
     for partial in path.parent.glob(f".partial.*.{glob.escape(path.name)}"):
         number = partial.name.split(".")[2]
         if number.isdigit() and not _is_running(int(number)):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            _remove(partial)
+
+
+def _remove(partial: Path) -> None:
+    """Removes a file, or a folder to which threads of a library may still be writing when one of them has failed."""
+    for _ in range(ATTEMPTS):
+        if not partial.exists():
+            return
+        with contextlib.suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            continue
+        time.sleep(PAUSE)
 
 
 def _is_running(process: int) -> bool:

@@ -313,7 +313,7 @@ class GraphModule(DataModule):
         pairs = np.unique(np.sort(ends[:, ends[0] != ends[1]], axis=0), axis=1)
         degrees = np.bincount(pairs.ravel(), minlength=nodes)
         told = [name for name in self.classes if name]
-        yield "overview", overview(degrees, self.classes if told else (), self.labelled)
+        yield "overview", overview(degrees, list(self.classes) if told else (), self.labelled)
         if len(ends[0]):
             yield "drawings", self._drawings(torch.from_numpy(pairs), degrees)
 

@@ -59,7 +59,7 @@ class DeployedGraphs(nn.Module):
         nodes = network.encoder(x.unsqueeze(0), **told).squeeze(0)
         return network.predict(batch, nodes if network.level == "node" else network.pool(batch, nodes))
 
-    def _rows(self, given: dict[str, Tensor]) -> int | torch.SymInt:
+    def _rows(self, given: dict[str, Tensor]) -> int:
         for name, value in given.items():
             if name not in ("edge_categories", "edge_values", "graph_values", PAIRS):
                 return value.shape[0]
