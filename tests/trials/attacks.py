@@ -305,7 +305,8 @@ def run_family(folder: Path, step: int, verbs: bool) -> int:
 
 def _own(pair: tuple[str, str], folder: Path) -> bool:
     """Whether what was touched is a new folder of the command's own results, whose name is the time."""
-    return pair[0] in ("open", "os.mkdir", "os.rmdir", "os.rename", "os.remove") and f"{folder}/out/" in pair[1]
+    below = f"{folder}/out/" in pair[1] or pair[1].startswith("out/")
+    return pair[0] in ("open", "os.mkdir", "os.rmdir", "os.rename", "os.remove") and below
 
 
 if __name__ == "__main__":
