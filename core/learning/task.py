@@ -494,7 +494,11 @@ class Task(Described, L.LightningModule):
         if strict:
             self.check_fits(state_dict)
         refuse_not_finite(state_dict, dict(self.named_parameters()))
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:  # of what a file may hold or not, whose shape only the part itself knows
+            said = str(error).strip().splitlines()[-1].strip()
+            raise QuintetError(f"the checkpoint is damaged or of another model: {said}") from None
 
     def check_fits(self, state_dict: Mapping[str, Tensor]) -> None:
         """Raises QuintetError where weights have other names, shapes or kinds of numbers than this task's."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from ...core.data.module import DataModule
+from ...core.errors import QuintetError
 from ..data.description import GraphDescription
 from ..data.statistics import graph_statistics
 from ..data.store import GraphStore
@@ -32,6 +33,7 @@ AT_A_TIME = 256  # graphs that are described at a time
 TREES, NODES = 100, 400_000  # of a forest, and of all forests of a checkpoint about
 # What a network is blended with, on descriptors and fragments together.
 PARTNERS = ("boosting_on_all", "extra_trees")
+BYTES = 256  # of the fingerprint of a molecule, a bit each of 2,048
 SEEN = 10  # training molecules that must have a fragment for partners to ask for it
 
 
@@ -68,6 +70,15 @@ class Nearest(nn.Module):
         weights = weights * known
         return (weights * values.nan_to_num(0.0)).sum(1) / weights.sum(1).where(known.any(1), torch.nan)
 
+    def fits(self, outputs: int) -> bool:
+        """Whether it is empty, or holds fingerprints of the size that molecules get here, and targets beside them."""
+        if self.bits is None and self.targets is None:
+            return True
+        if self.bits is None or self.targets is None or self.bits.ndim != 2 or not len(self.bits):
+            return False
+        kinds = (self.bits.dtype, self.targets.dtype) == (torch.uint8, torch.float32)
+        return kinds and self.bits.shape[1] == BYTES and tuple(self.targets.shape) == (len(self.bits), outputs)
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
         # A file brings its own number of molecules.
         for name in self.optional_buffers:
@@ -98,6 +109,18 @@ class Described:
             return cls(counts)
         descriptors = np.concatenate([part.descriptors for part in parts])
         return cls(counts, descriptors, torch.cat([part.bits for part in parts]))
+
+
+def _refuse_other_targets(references: "References", _: Any) -> None:
+    """Raises QuintetError for a file whose baselines say something of other targets, or know other fingerprints."""
+    outputs = len(references.constant)
+    # Of yes and no a classifier says both chances.
+    widths = {outputs} if references.description.classes else {1, 2} if references.classifies else {1}
+    ensembles = [ensemble for several in references.trees.values() for ensemble in several]
+    if any(ensemble.outputs not in {0, *widths} for ensemble in ensembles) or not (
+        references.nearest is None or references.nearest.fits(outputs)
+    ):
+        raise QuintetError("the checkpoint is damaged: its baselines are of other targets or molecules than it says")
 
 
 class References(nn.Module):
@@ -133,6 +156,8 @@ class References(nn.Module):
         self.nearest = Nearest() if self.molecules else None
         outputs = len(description.classes or description.target_scale or description.positives)
         self.register_buffer("constant", torch.full((outputs,), torch.nan))
+
+        self.register_load_state_dict_post_hook(_refuse_other_targets)
 
     @property
     def fitted(self) -> bool:

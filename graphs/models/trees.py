@@ -114,6 +114,11 @@ class TreeEnsemble(nn.Module):
         sums = [self.value[self.leaves(part)].sum(1) for part in values.split(block)]
         return LINKS[self.link_name](self.base + torch.cat(sums))
 
+    @property
+    def outputs(self) -> int:
+        """Numbers that it predicts of a row; none where it is empty."""
+        return 0 if self.base is None else LINKS[self.link_name](self.base[None]).shape[1]
+
     def leaves(self, rows: Float64[Tensor, "rows features"]) -> Int[Tensor, "rows trees"]:
         """The leaf of each tree at which a row arrives, counted over all trees."""
         node = self.roots.long().expand(len(rows), -1)

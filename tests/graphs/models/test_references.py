@@ -9,6 +9,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifi
 from torch_geometric.data import Data
 
 from quintet.core.data.module import DataModule
+from quintet.core.errors import QuintetError
 from quintet.graphs import GraphDescription, GraphStore
 from quintet.graphs.data.molecule.descriptors import descriptors_of, morgan_counts
 from quintet.graphs.models.references import References
@@ -110,6 +111,19 @@ def test_a_state_dict_brings_them_all(numbers):
     batch = store.take(range(30, 42))
     for name, values in references(batch, Source()).items():
         assert torch.equal(again(batch, Source())[name], values)
+
+
+@pytest.mark.parametrize("name", ["trees.forest.0", "nearest.bits", "nearest.targets", "nearest.molecules"])
+def test_a_state_dict_of_other_targets_or_fingerprints_is_refused(numbers, name):
+    references, _, _ = numbers
+    state = references.state_dict()
+    wider = {"trees.forest.0": ["trees.forest.0.base", "trees.forest.0.value"]}.get(name, [name])
+    if name == "nearest.molecules":
+        state["nearest.targets"] = state["nearest.targets"][:-1]
+    else:
+        state |= {key: torch.cat([state[key]] * 2, -1) for key in wider}
+    with pytest.raises(QuintetError, match="its baselines are of other targets or molecules"):
+        References(references.description, False).load_state_dict(state)
 
 
 def test_labels_with_gaps_and_one_that_is_always_yes():
