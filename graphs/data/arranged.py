@@ -1,5 +1,6 @@
 """Graphs as they were read, arranged for learning: which column says what, and where edges lead."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -131,6 +132,40 @@ def constant(targets: tuple[str, ...], values: np.ndarray) -> list[Fault]:
         return []
     what = f"is {told[0][0]:g} in every training row"
     return [Fault(f"the column '{targets[0]}'", what, "there is nothing to learn; name another with data.targets")]
+
+
+def unlearnable(
+    roles: Roles, parts: Mapping[str, np.ndarray], classes: np.ndarray, measured: np.ndarray, level: Level, one: str
+) -> list[Fault]:
+    """What keeps a network from learning: parts without rows, classes that no training row has.
+
+    Args:
+        roles: of the columns.
+        parts: rows of each part.
+        classes: of each row, None where unknown.
+        measured: numbers to predict, (rows, targets).
+        level: the rows.
+        one: what a row is: node, graph.
+    """
+    faults = [
+        Fault(f"the {part} part", f"has no {one}", f"give data.val_fraction above 0, or more {one}s")
+        for part in ("train", "val")
+        if not len(parts[part])
+    ]
+    if faults or not roles.label:
+        return faults or constant(roles.targets, measured[parts["train"]])
+    known = set(classes[parts["train"]]) - {None}
+    if len(known) < 2:
+        what = f"has one class in its training part ({', '.join(known) or 'none'})"
+        return [Fault(f"the column '{roles.label}'", what, "a classifier needs two or more")]
+    for part, rows in parts.items():
+        for row in rows:
+            if classes[row] is None:
+                faults.append(Fault(level.place(row), f"is in the {part} part and has no class", "add it"))
+            elif classes[row] not in known:
+                what = f"has the class '{classes[row]}', which no training {one} has"
+                faults.append(Fault(level.place(row), what, "add some to train on"))
+    return faults
 
 
 @dataclass(frozen=True)

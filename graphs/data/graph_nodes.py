@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from ...core.data.faults import Fault, refusal
 from ...core.errors import QuintetError
-from .arranged import EdgeRules, Roles, classes_given, constant, parts_given, targets_given
+from .arranged import EdgeRules, Roles, classes_given, parts_given, targets_given, unlearnable
 from .description import GraphDescription
 from .encoded import with_encodings
 from .files.graph_files import Reading, holds_one_graph
@@ -137,31 +137,8 @@ class GraphNodes(GraphModule):
             return [
                 Fault("the nodes", "have no column of what is to be predicted", "name it: data.label or data.targets")
             ]
-        return self._unlearnable(roles)
-
-    def _unlearnable(self, roles: Roles) -> list[Fault]:
-        """What keeps a network from learning: parts without nodes, classes that no training node has."""
-        parts, level = self.parts, self.tables.nodes
-        faults = [
-            Fault(f"the {part} part", "has no node", "give data.val_fraction above 0, or more labelled nodes")
-            for part in ("train", "val")
-            if not len(parts[part])
-        ]
-        if faults or not roles.label:
-            return faults or constant(roles.targets, self.measurements[parts["train"]])
-        known = set(self.classes[parts["train"]]) - {None}
-        if len(known) < 2:
-            what = f"has one class in its training part ({', '.join(known) or 'none'})"
-            return [Fault(f"the column '{roles.label}'", what, "a classifier needs two or more")]
-        for part in PARTS:
-            for row in parts[part]:
-                name = self.classes[row]
-                if name is None:
-                    faults.append(Fault(level.place(row), f"is in the {part} part and has no class", "add it"))
-                elif name not in known:
-                    what = f"has the class '{name}', which no training node has"
-                    faults.append(Fault(level.place(row), what, "add some to train on"))
-        return faults
+        level = self.tables.nodes
+        return unlearnable(roles, self.parts, self.classes, self.measurements, level, one="node")
 
     @cached_property
     def classes(self) -> np.ndarray:

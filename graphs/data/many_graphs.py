@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ...core.data.faults import Fault, refusal
-from .arranged import EdgeRules, Roles, classes_given, constant, parts_given, targets_given
+from .arranged import EdgeRules, Roles, classes_given, parts_given, targets_given, unlearnable
 from .batches import by_nodes
 from .description import GraphDescription
 from .encoded import with_encodings
@@ -128,31 +128,8 @@ class GraphFiles(GraphModule):
         if not roles.label and not roles.targets:
             what = "have no column of what is to be predicted"
             return [Fault("the graphs", what, "name it, of graphs.csv: data.label or data.targets")]
-        return self._unlearnable(roles)
-
-    def _unlearnable(self, roles: Roles) -> list[Fault]:
-        """What keeps a network from learning: parts without graphs, classes that no training graph has."""
-        parts, level = self.parts, self.tables.graphs
-        faults = [
-            Fault(f"the {part} part", "has no graph", "give data.val_fraction above 0, or more graphs")
-            for part in ("train", "val")
-            if not len(parts[part])
-        ]
-        if faults or not roles.label:
-            return faults or constant(roles.targets, self.measurements[parts["train"]])
-        known = set(self.classes[parts["train"]]) - {None}
-        if len(known) < 2:
-            what = f"has one class in its training part ({', '.join(known) or 'none'})"
-            return [Fault(f"the column '{roles.label}'", what, "a classifier needs two or more")]
-        for part, rows in parts.items():
-            for row in rows:
-                name = self.classes[row]
-                if name is None:
-                    faults.append(Fault(level.place(row), "has no class", "add it, or remove the graph"))
-                elif name not in known:
-                    what = f"has the class '{name}' in the {part} part, which no training graph has"
-                    faults.append(Fault(level.place(row), what, "add some to train on"))
-        return faults
+        level = self.tables.graphs
+        return unlearnable(roles, self.parts, self.classes, self.measurements, level, one="graph")
 
     @cached_property
     def classes(self) -> np.ndarray:
